@@ -1,0 +1,54 @@
+"""The command line: one file per command; what is heavy is imported inside the command that needs it."""
+
+import errno
+import json
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from mae_bench.cli import data, doctor, plugins, results, run, show
+from mae_bench.errors import InputError, MaeBenchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which pre-training should a medical image model start from, and how sure are we?",
+)
+run.register(app)
+show.register(app)
+doctor.register(app)
+app.add_typer(data.app, name="data")
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(results.app, name="results")
+
+DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EIO}
+
+
+def main() -> None:
+    """Run the command; every failure that can be explained ends in one message and its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except MaeBenchError as error:
+        _explain(error)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        _explain(InputError(f"{error.filename or 'store'}: {error.strerror}", "free space, or give --store another folder"))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _explain(error: MaeBenchError) -> None:
+    if "--json" in sys.argv:
+        problems = list(error.problems) if isinstance(error, InputError) else []
+        print(json.dumps({"error": {"exit_code": error.exit_code, "message": str(error), "problems": problems}}))
+    print(f"mae-bench: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

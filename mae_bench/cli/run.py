@@ -1,0 +1,112 @@
+"""`mae-bench run`: one cell of the grid."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mae_bench.cli import output
+from mae_bench.errors import UsageError
+
+EPILOG = (
+    "Options of the chosen plugins are flags too: `--ratio 0.75` goes to `mae`. `mae-bench plugins info NAME` lists them."
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "run", epilog=EPILOG, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+    )(run)
+
+
+def run(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help="data set plugin")],
+    pretrain: Annotated[str, typer.Option(help="pre-training plugin")],
+    backbone: Annotated[str, typer.Option(help="backbone plugin")] = "vit",
+    head: Annotated[str | None, typer.Option(help="head plugin [default: what fits the task]")] = None,
+    data: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="use the data set's stand-in, which needs no download")] = False,
+    protocol: Annotated[str | None, typer.Option(help="split and scoring rules [default: the data set's first]")] = None,
+    recipe: Annotated[str | None, typer.Option(help="hyper-parameters and budget [default: paper; demo with --demo]")] = None,
+    labels: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of training labels that may be used")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of fine-tuning and of the labelled subset")] = 0,
+    pretrain_seed: Annotated[int, typer.Option(min=0, help="seed of pre-training")] = 0,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="pretrain.lr=1e-4, finetune.steps=500, recipe.roi=[64,64,64], backbone.size=small")] = None,  # fmt: skip  # noqa: E501
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave unusable cases out; the record says so")] = False,
+    tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; off by default")] = None,
+    compile_model: Annotated[bool, typer.Option("--compile", help="torch.compile the training step")] = False,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0.0, help="time between checkpoints")] = 5.0,
+    store: output.StoreOption = None,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Pre-train, fine-tune, score: leaves one record."""
+    from mae_bench.registry import registry
+    from mae_bench.resolve import Request, resolve
+
+    if not labels > 0:
+        raise UsageError("--labels must be greater than 0")
+    plugins = registry()
+    request = Request(
+        dataset, pretrain, backbone, head, recipe, demo, parse_flags(context.args), parse_settings(settings or [])
+    )
+    chosen = resolve(request, plugins)
+    place = output.open_store(store)
+    with output.reporting() as reporter:
+        from mae_bench.data.source import open_data
+
+        opened = open_data(
+            chosen.plugin("dataset"), chosen.options["dataset"], place, data=data, demo=demo, protocol=protocol,
+            skip_bad=skip_bad, stage=output.stage_progress(reporter),
+        )  # fmt: skip
+        from mae_bench.engine.device import make_accelerator
+        from mae_bench.engine.loop import Setting
+        from mae_bench.run import make_cell
+        from mae_bench.run import run as run_cell
+
+        cell = make_cell(chosen, opened, labels=labels, seed=seed, pretrain_seed=pretrain_seed)
+        accelerator = make_accelerator(tracker or (), place.root / "trackers")
+        if tracker:
+            accelerator.init_trackers("mae-bench", {"key": cell.spec.key()})
+        quiet = not accelerator.is_main_process
+        setting = Setting(
+            accelerator,
+            output.Silent() if quiet else reporter,
+            checkpoint_minutes=checkpoint_minutes,
+            compile=compile_model,
+        )
+        record = run_cell(cell, place, setting, plugins)
+        accelerator.end_training()
+    if not quiet:
+        from mae_bench.cli.show import record_table
+
+        output.show(record.to_json(), as_json, lambda: record_table(record, place))
+
+
+def parse_flags(arguments: list[str]) -> dict[str, str]:
+    """`--name value`, `--name=value` and bare `--name` (true), from what no option of the command claimed."""
+    flags: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise UsageError(f"unexpected argument {word!r}")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        if name in flags:
+            raise UsageError(f"--{name} is given twice")
+        flags[name] = value
+    return flags
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """`--set place.name=value` pairs."""
+    found: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or "." not in name:
+            raise UsageError(f"--set {setting}: expected place.name=value, such as pretrain.lr=1e-4")
+        found[name] = value
+    return found

@@ -1,0 +1,289 @@
+"""Raw files to prepared arrays, once: checked, reoriented, cropped, resampled, normalised, written whole or not at all.
+
+Threads, not processes: decoding, hashing and array arithmetic release the interpreter lock, so two threads keep two
+cores busy, and at most `workers` cases are in memory.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mae_bench.data import geometry
+from mae_bench.data.checks import faults
+from mae_bench.data.prepared import POINTS, CaseFacts, Prepared
+from mae_bench.errors import InputError
+from mae_bench.interfaces import Dataset, Layout, RawCase, RawImage
+from mae_bench.store import Store, write_bytes, writing_folder
+from mae_bench.task import Intensity, Preprocessing, Task
+from mae_bench.values import Options, digest
+
+FORMAT = 1  # raise when prepared arrays change meaning
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+def prepare(
+    dataset: Dataset,
+    options: Options,
+    root: Path,
+    layout: Layout,
+    task: Task,
+    preprocessing: Preprocessing,
+    store: Store,
+    *,
+    skip_bad: bool = False,
+    progress: Progress = lambda done, total: None,
+    workers: int | None = None,
+) -> Prepared:
+    """Prepare every case under `root`, or find them prepared.
+
+    Raises:
+        InputError: some cases cannot be used (after all were checked, with a line for each) and not `skip_bad`; or
+            none can.
+    """
+    key = _listing_key(dataset, options, root, layout, task, preprocessing)
+    with store.claim("prepared", key):
+        stage = store.finished("prepared", key)
+        if stage is None:
+            stage = _prepare_all(dataset, root, layout, task, preprocessing, store.folder("prepared", key), progress, workers)
+            # Only a complete set is declared finished; good cases of an incomplete one are kept for the next try.
+            if not stage["problems"] or (skip_bad and stage["cases"]):
+                store.finish("prepared", key, stage)
+    prepared = Prepared(store.folder("prepared", key), stage)
+    if prepared.problems and not (skip_bad and prepared.facts):
+        raise InputError(
+            f"{len(prepared.problems)} of {len(prepared.problems) + len(prepared.facts)} cases in {root} cannot be used",
+            "mend or remove them" + (", or add --skip-bad to leave them out" if prepared.facts else ""),
+            [prepared.problems[case] for case in sorted(prepared.problems)],
+        )
+    if not prepared.facts:
+        raise InputError(f"{root}: no cases", f"`mae-bench data status {dataset.name}` says what is expected there")
+    return prepared
+
+
+def check_all(
+    dataset: Dataset, root: Path, layout: Layout, task: Task, progress: Progress = lambda done, total: None
+) -> dict[str, str]:
+    """Read and check every case, storing nothing. Returns what is wrong with those that cannot be used."""
+    _, problems = _each_case(lambda case: read_checked(dataset, root, case, task), layout, progress, None)
+    return problems
+
+
+def read_checked(dataset: Dataset, root: Path, case: RawCase, task: Task) -> RawImage:
+    """Read one case. Raises InputError with every fault that was found."""
+    if not SAFE_ID.fullmatch(case.id):
+        raise InputError(f"{case.images[0]}: {case.id!r} cannot name a folder; rename the file")
+    raw = dataset.read(case, root)
+    if found := faults(raw, case, task):
+        raise InputError(f"case {case.id}", problems=found)
+    return raw
+
+
+def _each_case(
+    work: Callable[[RawCase], T], layout: Layout, progress: Progress, workers: int | None
+) -> tuple[dict[str, T], dict[str, str]]:
+    """Do `work` for every case in threads. Returns results and faults by case; other errors end it at once."""
+    results: dict[str, T] = {}
+    problems = dict(layout.problems)
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
+        jobs = {pool.submit(work, case): case.id for case in layout.cases}
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                try:
+                    results[jobs[job]] = job.result()
+                except InputError as error:
+                    problems[jobs[job]] = "; ".join(error.problems) or str(error)
+                progress(done, len(jobs))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return results, problems
+
+
+def _prepare_all(
+    dataset: Dataset,
+    root: Path,
+    layout: Layout,
+    task: Task,
+    preprocessing: Preprocessing,
+    folder: Path,
+    progress: Progress,
+    workers: int | None,
+) -> dict[str, Any]:
+    facts, problems = _each_case(
+        lambda case: _prepare_case(dataset, root, case, task, preprocessing, folder / "cases" / case.id),
+        layout,
+        progress,
+        workers,
+    )
+    cases = [facts[case].model_dump(mode="json") for case in sorted(facts)]
+    return {
+        "fingerprint": digest([(case["id"], case["sha256"]) for case in cases]),
+        "problems": problems,
+        "cases": cases,
+    }
+
+
+def _listing_key(
+    dataset: Dataset, options: Options, root: Path, layout: Layout, task: Task, preprocessing: Preprocessing
+) -> str:
+    """Address of the prepared folder: names, sizes and times of the files, so that no file is read to look it up."""
+    files = []
+    for case in layout.cases:
+        for path in (*case.images, *([case.label] if case.label else [])):
+            try:
+                state = (root / path).stat()
+                files.append((case.id, str(path), state.st_size, state.st_mtime_ns))
+            except OSError:
+                files.append((case.id, str(path), -1, -1))
+    return digest(
+        {
+            "format": FORMAT,
+            "dataset": dataset.name,
+            "options": options.model_dump(mode="json"),
+            "root": str(root.resolve()),
+            "files": files,
+            "problems": layout.problems,
+            "labels": sorted(task.labels),
+            "channels": task.channels,
+            "preprocessing": preprocessing.model_dump(mode="json"),
+        }
+    )
+
+
+def _prepare_case(
+    dataset: Dataset, root: Path, case: RawCase, task: Task, preprocessing: Preprocessing, folder: Path
+) -> CaseFacts:
+    if (folder / "case.json").is_file():
+        return CaseFacts.model_validate_json((folder / "case.json").read_bytes())
+    raw = read_checked(dataset, root, case, task)
+    image, label, geometry_facts = apply_preprocessing(raw, preprocessing)
+    points, ranges = crop_centres(image, label, case.id)
+    facts = CaseFacts(
+        id=case.id,
+        subject=case.subject,
+        sha256=raw.sha256,
+        affine=tuple(tuple(float(x) for x in row) for row in raw.affine),
+        labelled=label is not None,
+        points=ranges,
+        findings=case.findings,
+        **geometry_facts,
+    )
+    with writing_folder(folder) as temporary:
+        _write_array(temporary / "image.npy", image.astype(np.float16))
+        if label is not None:
+            _write_array(temporary / "label.npy", label)
+        _write_array(temporary / "points.npy", points)
+        write_bytes(temporary / "case.json", json.dumps(facts.model_dump(mode="json")).encode())
+    return facts
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    # Through the file object, not ndarray.tofile, so that a full disk is reported as one.
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)
+
+
+def apply_preprocessing(
+    raw: RawImage, preprocessing: Preprocessing
+) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None, dict[str, Any]]:
+    """Reorient to RAS, crop to the foreground, resample, normalise.
+
+    Returns:
+        image (C, *shape), label (*shape) or None, and the geometry fields of CaseFacts.
+    """
+    orientation = geometry.orientation_of(raw.affine)
+    image = geometry.to_ras(raw.image, orientation)
+    label = None if raw.label is None else geometry.to_ras(raw.label, orientation)
+    spacing = np.empty(3)
+    spacing[orientation[:, 0].astype(int)] = np.linalg.norm(raw.affine[:3, :3], axis=0)
+    native_shape = image.shape[1:]
+    box = tuple(slice(0, size) for size in native_shape)
+    if preprocessing.crop_to_foreground:
+        box = geometry.bounding_box(_foreground(image, preprocessing.intensity).any(axis=0))
+    image = np.ascontiguousarray(image[(slice(None), *box)], dtype=np.float32)
+    label = None if label is None else np.ascontiguousarray(label[box]).astype(np.uint8)
+    target = np.asarray(preprocessing.spacing if preprocessing.spacing is not None else spacing, float)
+    # A hair's difference in spacing (0.99999 mm) is rounding in the file, not another grid.
+    target = np.where(np.abs(target / spacing - 1) < 1e-3, spacing, target)
+    cropped = image.shape[1:]
+    shape = tuple(map(geometry.resampled_size, cropped, spacing, target))
+    ratio = tuple(float(x) for x in target / spacing)
+    image = geometry.resample(image, ratio, shape)
+    label = None if label is None else geometry.resample(label, ratio, shape, nearest=True)
+    normalise(image, preprocessing.intensity)
+    return image, label, {
+        "native_shape": native_shape,
+        "native_spacing": tuple(float(x) for x in spacing),
+        "start": tuple(part.start for part in box),
+        "cropped": cropped,
+        "shape": shape,
+        "spacing": tuple(float(x) for x in target),
+    }
+
+
+def _foreground(image: NDArray[Any], intensity: Intensity) -> NDArray[np.bool_]:
+    return image != 0 if intensity.kind == "zscore" else image > (intensity.low or 0.0)
+
+
+def normalise(image: NDArray[np.float32], intensity: Intensity) -> None:
+    """Bring raw intensities to network input, in place; see `Intensity`."""
+    if intensity.kind == "window":
+        assert intensity.low is not None
+        assert intensity.high is not None
+        np.clip(image, intensity.low, intensity.high, out=image)
+        image -= intensity.low
+        image /= intensity.high - intensity.low
+        return
+    for channel in image:
+        inside = channel != 0
+        values = channel[inside]
+        if len(values):
+            # The mean of many float32 is taken in float64; float16 storage needs no more than float32 after.
+            mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+            channel[inside] = (values - np.float32(mean)) / np.float32(max(deviation, 1e-8))
+
+
+def crop_centres(
+    image: NDArray[np.float32], label: NDArray[np.uint8] | None, case: str
+) -> tuple[NDArray[np.int16], dict[str, tuple[int, int]]]:
+    """Up to POINTS random voxels of the foreground and of each label value, with the rows that belong to each."""
+    rng = np.random.default_rng(np.frombuffer(case.encode(), np.uint8))
+    shape = image.shape[1:]
+    groups: dict[str, NDArray[np.intp]] = {"foreground": np.flatnonzero((image != 0).any(axis=0))}
+    if label is not None:
+        flat = label.ravel()
+        for value in np.flatnonzero(np.bincount(flat, minlength=256)):
+            if value:
+                groups[str(value)] = np.flatnonzero(flat == value)
+    chosen: list[NDArray[np.intp]] = []
+    ranges: dict[str, tuple[int, int]] = {}
+    total = 0
+    for name, indices in groups.items():
+        if len(indices) > POINTS:
+            indices = indices[np.sort(rng.integers(len(indices), size=POINTS))]
+        ranges[name] = (total, total + len(indices))
+        total += len(indices)
+        chosen.append(indices)
+    return np.stack(np.unravel_index(np.concatenate(chosen), shape), axis=1).astype(np.int16), ranges
+
+
+def to_native(probabilities: NDArray[np.float32], facts: CaseFacts) -> NDArray[np.float32]:
+    """Bring (K, *shape) predictions on the prepared grid to the whole native image in RAS order, zeros outside."""
+    ratio = tuple(native / own for native, own in zip(facts.native_spacing, facts.spacing, strict=True))
+    inside = geometry.resample(probabilities, ratio, facts.cropped)
+    whole = np.zeros((len(probabilities), *facts.native_shape), np.float32)
+    box = tuple(slice(begin, begin + size) for begin, size in zip(facts.start, facts.cropped, strict=True))
+    whole[(slice(None), *box)] = inside
+    return whole
+

@@ -1,0 +1,1 @@
+"""Training and scoring: one optimiser loop, and what is put around it."""

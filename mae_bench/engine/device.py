@@ -1,0 +1,70 @@
+"""Where and how to compute: CUDA with bf16 when it is there, else the CPU."""
+
+import ctypes
+import os
+import platform
+import resource
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc reuse large freed tensors: a training step frees and asks for the same sizes again and again, and
+    handing them back to the kernel each time costs a page fault per 4 KiB.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def make_accelerator(trackers: Sequence[str] = (), folder: str | os.PathLike[str] | None = None) -> Accelerator:
+    """An accelerator for this process: bf16 autocast on CUDA devices that have it, full precision on the CPU.
+
+    float32 products on CUDA stay float32 outside autocast; only `MAE_BENCH_DEVICE=cpu` overrides the choice.
+    """
+    keep_freed_memory()
+    cpu = os.environ.get("MAE_BENCH_DEVICE") == "cpu" or not torch.cuda.is_available()
+    bf16 = not cpu and torch.cuda.is_bf16_supported()
+    return Accelerator(
+        cpu=cpu,
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=list(trackers) or None,
+        project_dir=None if folder is None else str(folder),
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for the record."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} threads)"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Highest use so far: of the GPU's memory, else of this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers may depend on besides the specification."""
+    from importlib.metadata import version
+
+    names = ("torch", "timm", "monai", "numpy", "scipy", "nibabel", "accelerate")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in names},
+    }

@@ -1,0 +1,150 @@
+"""Scores a trained model on the test cases, case by case, from the label maps it would hand in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import nn
+
+from mae_bench.data import geometry
+from mae_bench.data.decathlon import save_nifti
+from mae_bench.data.prepared import CaseFacts, Prepared
+from mae_bench.engine import loop, pictures
+from mae_bench.engine.predict import label_map, probabilities
+from mae_bench.errors import InputError
+from mae_bench.interfaces import Dataset, RawCase
+from mae_bench.metrics.classification import auc, mean_auc
+from mae_bench.metrics.segmentation import dice, hd95
+from mae_bench.record import Metric
+from mae_bench.spec import RunSpec
+from mae_bench.stats import Interval, mean_interval, statistic_interval
+from mae_bench.task import Protocol, Task
+
+
+class Scores(NamedTuple):
+    """cases: one row per test case. metrics: with intervals; the first one named is the main metric."""
+
+    cases: pd.DataFrame
+    metrics: dict[str, Metric]
+    main: str
+
+
+def evaluate(
+    model: nn.Module,
+    spec: RunSpec,
+    task: Task,
+    dataset: Dataset,
+    prepared: Prepared,
+    raw: dict[str, RawCase],
+    root: Path,
+    test: Sequence[str],
+    folder: Path,
+    setting: loop.Setting,
+) -> Scores:
+    """Predict and score every test case; leaves predictions as NIfTI and `overlays.png` in `folder`.
+
+    Raises:
+        InputError: a test case has no label.
+    """
+    model.eval()
+    if unlabelled := [case for case in test if not prepared.facts[case].labelled and task.kind == "segmentation"]:
+        raise InputError(f"test cases without labels: {', '.join(unlabelled)}")
+    setting.reporter.start("evaluate", len(test))
+    rows: list[dict[str, Any]] = []
+    slices = []
+    for number, case in enumerate(test, 1):
+        scores = probabilities(model, prepared.case(case), task, spec.recipe, setting.accelerator)
+        facts = prepared.facts[case]
+        if task.kind == "classification":
+            rows.append({"case": case} | _findings(task, facts, scores))
+        else:
+            on_prepared, on_native = label_map(scores, task), label_map(scores, task, facts)
+            label = np.asarray(prepared.case(case).label())
+            if spec.protocol.scored_on == "native":
+                found = score_case(on_native, native_truth(dataset, raw[case], root), task, spec.protocol, facts)
+            else:
+                found = score_case(on_prepared, label, task, spec.protocol, facts)
+            rows.append({"case": case} | found)
+            slices.append(pictures.widest_slice(case, prepared.case(case).image()[0], label, on_prepared))
+            _save_prediction(on_native, facts, folder)
+        setting.reporter.advance(number)
+    cases = pd.DataFrame(rows)
+    if task.kind == "classification":
+        return summarise_findings(cases, task)
+    pictures.overlays(slices, cases["dice"].to_numpy(float), task, folder / "overlays.png")
+    return summarise_regions(cases, task, spec.protocol)
+
+
+def native_truth(dataset: Dataset, case: RawCase, root: Path) -> NDArray[Any]:
+    """The label as its file holds it, in RAS order."""
+    raw = dataset.read(case, root)
+    assert raw.label is not None
+    return geometry.to_ras(raw.label, geometry.orientation_of(raw.affine))
+
+
+def score_case(
+    painted: NDArray[np.uint8], truth: NDArray[Any], task: Task, protocol: Protocol, facts: CaseFacts
+) -> dict[str, float]:
+    """Dice and HD95 of each region, and their means over regions, of two label maps on one grid."""
+    spacing = facts.native_spacing if protocol.scored_on == "native" else facts.spacing
+    if protocol.distance_unit == "voxel":
+        spacing = (1.0,) * len(spacing)
+    found: dict[str, float] = {}
+    for region in task.regions:
+        pair = (np.isin(painted, region.labels), np.isin(truth, region.labels))
+        found[f"dice/{region.name}"] = dice(*pair, protocol.empty)
+        found[f"hd95/{region.name}"] = hd95(*pair, spacing, protocol.empty)
+    for metric in ("dice", "hd95"):
+        values = np.array([found[f"{metric}/{region.name}"] for region in task.regions])
+        values = values[np.isfinite(values)]
+        found[metric] = float(values.mean()) if len(values) else float("nan")
+    return found
+
+
+def summarise_regions(cases: pd.DataFrame, task: Task, protocol: Protocol) -> Scores:
+    """Mean over cases of every column, with its interval; `dice` leads."""
+    names = ["dice", "hd95", *(f"{metric}/{region.name}" for metric in ("dice", "hd95") for region in task.regions)]
+    metrics = {
+        name: metric_of(
+            mean_interval(cases[name].to_numpy(float)), protocol.distance_unit if name.startswith("hd95") else "1"
+        )
+        for name in names
+    }
+    return Scores(cases[["case", *names]], metrics, "dice")
+
+
+def summarise_findings(cases: pd.DataFrame, task: Task) -> Scores:
+    """AUC of every finding and their mean, with intervals over resampled cases; `auc` leads."""
+    truth = cases[[f"truth/{name}" for name in task.findings]].to_numpy(float)
+    score = cases[[f"score/{name}" for name in task.findings]].to_numpy(float)
+    metrics = {
+        "auc": metric_of(statistic_interval(len(cases), lambda chosen: mean_auc(truth[chosen], score[chosen])), "1")
+    }
+    for column, name in enumerate(task.findings):
+        metrics[f"auc/{name}"] = metric_of(
+            statistic_interval(len(cases), lambda chosen, c=column: auc(truth[chosen, c], score[chosen, c])), "1"  # type: ignore[misc]
+        )
+    return Scores(cases, metrics, "auc")
+
+
+def metric_of(interval: Interval | None, unit: str) -> Metric:
+    """An interval as a record holds it."""
+    if interval is None:
+        return Metric(value=None, low=None, high=None, unit=unit)
+    return Metric(value=interval.value, low=interval.low, high=interval.high, unit=unit)
+
+
+def _findings(task: Task, facts: CaseFacts, scores: NDArray[np.float32]) -> dict[str, float]:
+    return {f"truth/{name}": facts.findings[column] for column, name in enumerate(task.findings)} | {
+        f"score/{name}": float(scores[column]) for column, name in enumerate(task.findings)
+    }
+
+
+def _save_prediction(painted: NDArray[np.uint8], facts: CaseFacts, folder: Path) -> None:
+    """Write the label map as the case's own label file would be: same orientation, same affine."""
+    affine = np.array(facts.affine)
+    native = geometry.from_ras(painted, geometry.orientation_of(affine))
+    save_nifti(folder / "predictions" / f"{facts.id}.nii.gz", np.ascontiguousarray(native), affine)

@@ -1,0 +1,288 @@
+"""The only optimiser loop.
+
+Everything random in step t comes from (seed, t): batches are drawn by a pure function of the step, and the generators
+are seeded anew before each step. A run that was killed and continued is therefore the run that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from mae_bench.engine import checkpoint
+from mae_bench.engine.onednn import use_onednn
+from mae_bench.engine.progress import Reporter, Silent
+from mae_bench.errors import Interrupted, RunFailed
+from mae_bench.recipe import Stage
+
+LOOK_EVERY = 20  # steps between looks at the losses: the only times the host waits for the device
+RETREATS = 3  # returns to the last good checkpoint before giving up
+WORKERS = 8  # loader processes per GPU; on the CPU they would only take its cores from the step
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to run, as opposed to what: nothing here changes a result."""
+
+    accelerator: Accelerator
+    reporter: Reporter = field(default_factory=Silent)
+    checkpoint_minutes: float = 5.0
+    compile: bool = False
+
+
+@dataclass
+class History:
+    """losses: one per step. seconds: over all parts of an interrupted run."""
+
+    losses: list[float] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class Plan:
+    """One stage of training.
+
+    module: forward(batch) gives named losses, `loss` is minimised. groups: optimiser groups, each with its
+    `scale` of the rate. batch: the batch of a step. checks: called after so many evenly spaced steps; what it
+    returns is kept in the checkpoint under its own state.
+    """
+
+    name: str
+    module: nn.Module
+    groups: list[dict[str, Any]]
+    batch: Callable[[int], Any]
+    stage: Stage
+    steps: int
+    seed: int
+    folder: Path
+    after_step: Callable[[], None] = lambda: None
+    check: Callable[[int], None] | None = None
+    checks: int = 1
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def check_steps(self) -> set[int]:
+        """Steps after which `check` runs; the last step is one of them."""
+        if self.check is None:
+            return set()
+        return {math.ceil(self.steps * number / self.checks) for number in range(1, self.checks + 1)}
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak rate at `step`: linear from 0 over the warm-up, then a half cosine to 0 (PAPER 3)."""
+    rising = math.ceil(steps * warmup)
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def decay_groups(module: nn.Module, weight_decay: float, scales: dict[nn.Parameter, float]) -> list[dict[str, Any]]:
+    """Optimiser groups by rate scale and decay; vectors, tokens and position tables do not decay (PAPER 3b)."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and not name.endswith(("token", "pos_embed"))
+            groups.setdefault((scales.get(parameter, 1.0), decays), []).append(parameter)
+    return [
+        {"params": parameters, "scale": scale, "weight_decay": weight_decay if decays else 0.0}
+        for (scale, decays), parameters in groups.items()
+    ]
+
+
+def train(plan: Plan, setting: Setting) -> History:
+    """Run the stage from its checkpoint, or from the start, to the end.
+
+    Raises:
+        Interrupted: a signal came; the checkpoint is written.
+        RunFailed: the loss was not finite RETREATS + 1 times, or memory ran out.
+    """
+    try:
+        return _Loop(plan, setting).run()
+    except torch.OutOfMemoryError as error:
+        raise RunFailed(
+            f"{plan.name}: out of memory: lower --set {plan.name}.batch or raise --set {plan.name}.accumulate"
+        ) from error
+
+
+class _Steps(Dataset[Any]):
+    """Batches by step, so that loader processes can draw them."""
+
+    def __init__(self, batch: Callable[[int], Any]) -> None:
+        self.batch = batch
+
+    def __getitem__(self, step: int) -> Any:
+        return self.batch(step)
+
+
+class _Loop:
+    def __init__(self, plan: Plan, setting: Setting) -> None:
+        self.plan, self.accelerator, self.reporter = plan, setting.accelerator, setting.reporter
+        self.every = setting.checkpoint_minutes * 60
+        self.path = plan.folder / "checkpoint.pt"
+        self.optimizer = torch.optim.AdamW(plan.groups, lr=plan.stage.lr, betas=plan.stage.betas, fused=True)
+        prepared = self.accelerator.prepare(use_onednn(plan.module), self.optimizer)
+        self.module, self.stepper = prepared
+        if setting.compile:
+            self.module = torch.compile(self.module)
+        self.history = History()
+        self.step = 0
+        self.slower = 1.0  # factor on the rate after retreats
+        self.recent: list[Tensor] = []
+
+    def run(self) -> History:
+        state = checkpoint.load(self.path)
+        if state is not None:
+            self._restore(state)
+            if self.step:
+                self.reporter.note(f"{self.plan.name}: continuing at step {self.step} of {self.plan.steps}")
+        else:
+            self._save()
+        self.reporter.start(self.plan.name, self.plan.steps)
+        with checkpoint.stop_on_signals() as stop:
+            while self.step < self.plan.steps:
+                self._run_until_retreat(stop)
+        return self.history
+
+    def _run_until_retreat(self, stop: checkpoint.StopFlag) -> None:
+        """Step until the end of the stage, or until the losses force a return to the last checkpoint."""
+        began = saved = time.monotonic()
+        before = self.history.seconds
+        checks = self.plan.check_steps()
+        self.module.train()
+        for batch in self._batches():
+            self._one_step(batch)
+            self.step += 1
+            last, checking = self.step == self.plan.steps, self.step in checks
+            due = time.monotonic() - saved > self.every or stop.received
+            if last or checking or due or self.step % LOOK_EVERY == 0:
+                self.history.seconds = before + time.monotonic() - began
+                if not self._look():
+                    self._retreat()
+                    return
+            if checking and self.plan.check is not None:
+                self.module.eval()
+                self.plan.check(self.step)
+                self.module.train()
+            if due or (checking and not last):
+                self._save()
+                saved = time.monotonic()
+            if stop.received:
+                raise Interrupted(f"stopped in {self.plan.name} at step {self.step}; the same command continues from there")
+
+    def _batches(self) -> Iterator[Any]:
+        device = self.accelerator.device
+        cuda = device.type == "cuda"
+        loader = DataLoader(
+            _Steps(self.plan.batch),
+            batch_size=None,
+            sampler=range(self.step, self.plan.steps),
+            num_workers=WORKERS if cuda else 0,
+            pin_memory=cuda,
+        )
+        for batch in loader:
+            yield send_to_device(batch, device, non_blocking=True)
+
+    def _one_step(self, batch: Any) -> None:
+        parts = self.plan.stage.accumulate
+        set_seed(_mix(self.plan.seed, self.step, self.accelerator.process_index))
+        factor = self.plan.stage.lr * self.slower * rate(self.step, self.plan.steps, self.plan.stage.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = factor * group["scale"]
+        total: Tensor | None = None
+        for part in range(parts):
+            # Gradients travel between processes once per step, with the last part.
+            with self.accelerator.no_sync(self.module) if part < parts - 1 else _nothing():
+                losses = self.module(_part(batch, part, parts))
+                loss = losses["loss"] / parts
+                self.accelerator.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        if self.plan.stage.clip is not None:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.plan.stage.clip)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        self.plan.after_step()
+        assert total is not None
+        self.recent.append(total)
+
+    def _look(self) -> bool:
+        """Bring the losses since the last look to the host. False when one is not finite, on any process."""
+        if not self.recent:
+            return True
+        values = self.accelerator.reduce(torch.stack(self.recent).float(), reduction="mean").cpu()
+        self.recent = []
+        if not bool(torch.isfinite(values).all()):
+            return False
+        self.history.losses += values.tolist()
+        mean = float(values.mean())
+        self.reporter.advance(self.step, loss=mean)
+        if self.accelerator.trackers:
+            self.accelerator.log({f"{self.plan.name}/loss": mean}, step=self.step)
+        return True
+
+    def _retreat(self) -> None:
+        at, slower = self.step, self.slower / 2
+        events = [*self.history.events, {"event": "loss not finite", "stage": self.plan.name, "step": at, "rate": slower}]
+        if len(events) > RETREATS:
+            raise RunFailed(f"{self.plan.name} diverged: the loss was not finite at step {at}, after {RETREATS} retries")
+        state = checkpoint.load(self.path)
+        assert state is not None
+        self._restore(state)
+        self.slower, self.history.events = slower, events
+        self._save()
+        self.reporter.note(f"{self.plan.name}: loss not finite at step {at}; back to step {self.step} at half the rate")
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        checkpoint.save(
+            self.path,
+            {
+                "step": self.step,
+                "module": self.accelerator.unwrap_model(self.module).state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "slower": self.slower,
+                "losses": self.history.losses,
+                "events": self.history.events,
+                "seconds": self.history.seconds,
+                "state": self.plan.state,
+            },
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step, self.slower = state["step"], state["slower"]
+        self.accelerator.unwrap_model(self.module).load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = History(state["losses"], state["events"], state["seconds"])
+        self.plan.state.clear()
+        self.plan.state.update(state["state"])
+        self.recent = []
+
+
+def _mix(*numbers: int) -> int:
+    """One 31-bit seed from several numbers."""
+    from numpy.random import SeedSequence
+
+    return int(SeedSequence(numbers).generate_state(1)[0] >> 1)
+
+
+def _part(batch: Any, part: int, parts: int) -> Any:
+    """Part `part` of `parts` of a tensor, or of a named tuple of tensors and Nones."""
+    if parts == 1 or batch is None:
+        return batch
+    if isinstance(batch, Tensor):
+        return batch.chunk(parts)[part]
+    return type(batch)(*(_part(item, part, parts) for item in batch))
+
+
+def _nothing() -> Any:
+    import contextlib
+
+    return contextlib.nullcontext()

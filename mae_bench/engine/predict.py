@@ -1,0 +1,72 @@
+"""From a task model and a prepared case to a label map on the grid where it is scored."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from monai.inferers import sliding_window_inference
+from numpy.typing import NDArray
+from torch import nn
+
+from mae_bench.data.prepare import to_native
+from mae_bench.data.prepared import CaseFacts, PreparedCase
+from mae_bench.recipe import Recipe
+from mae_bench.task import Task
+
+WINDOWS = 4  # windows per forward pass, as the paper (PAPER 3b)
+
+
+@torch.inference_mode()
+def probabilities(
+    model: nn.Module, case: PreparedCase, task: Task, recipe: Recipe, accelerator: Accelerator
+) -> NDArray[np.float32]:
+    """Probabilities of every output: (outputs, *shape) for segmentation, (outputs,) for classification."""
+    device = accelerator.device
+    if task.kind == "classification":
+        middle = tuple(size // 2 for size in case.facts.shape)
+        crop = case.crop(middle, recipe.roi, with_label=False).image
+        with accelerator.autocast():
+            logits = model(torch.from_numpy(crop)[None].to(device))
+        return np.asarray(logits[0].float().sigmoid().cpu().numpy())
+    image = torch.from_numpy(case.image().astype(np.float32))[None].to(device)
+    with accelerator.autocast():
+        logits = sliding_window_inference(
+            image, recipe.roi, WINDOWS, model, overlap=recipe.finetune.overlap, mode="constant"
+        )
+    logits = logits[0].float()
+    scores = logits.sigmoid() if task.overlapping else logits.softmax(0)
+    return np.asarray(scores.cpu().numpy())
+
+
+def label_map(scores: NDArray[np.float32], task: Task, facts: CaseFacts | None = None) -> NDArray[np.uint8]:
+    """Paint the label map that probabilities amount to.
+
+    Args:
+        scores: (outputs, *shape) on the prepared grid.
+        facts: when given, the map is on the whole native image in RAS order, else on the prepared grid.
+
+    Returns:
+        Label values. Overlapping regions are painted in order where they exceed a half; exclusive ones where they win.
+    """
+    outputs = _on_grid(scores, facts)
+    if task.overlapping:
+        painted = None
+        for region, score in zip(task.regions, outputs, strict=True):
+            painted = np.zeros(score.shape, np.uint8) if painted is None else painted
+            painted[score > 0.5] = region.paint
+        assert painted is not None
+        return painted
+    best = next(outputs).copy()
+    painted = np.zeros(best.shape, np.uint8)
+    for region, score in zip(task.regions, outputs, strict=True):
+        wins = score > best
+        painted[wins] = region.paint
+        best[wins] = score[wins]
+    return painted
+
+
+def _on_grid(scores: NDArray[np.float32], facts: CaseFacts | None) -> Iterator[NDArray[np.float32]]:
+    # One output at a time: all of them at native resolution can exceed the memory.
+    for score in scores:
+        yield score if facts is None else to_native(score[None], facts)[0]

@@ -1,0 +1,54 @@
+"""Every place where a plugin can join, on one screen.
+
+A distribution declares an entry point in the group `mae_bench`; the module it names implements any of these hooks
+with `mae_bench.hookimpl`. Hooks return objects that carry their own name, so one module may bring several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from mae_bench.interfaces import Backbone, Dataset, Head, Pretraining
+    from mae_bench.record import ResultRecord
+
+PROJECT = "mae_bench"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def mae_bench_datasets() -> Sequence[Dataset]:
+    """Data sets this plugin brings."""
+    raise AssertionError
+
+
+@hookspec
+def mae_bench_backbones() -> Sequence[Backbone]:
+    """Backbones this plugin brings."""
+    raise AssertionError
+
+
+@hookspec
+def mae_bench_pretrainings() -> Sequence[Pretraining]:
+    """Pre-training methods this plugin brings."""
+    raise AssertionError
+
+
+@hookspec
+def mae_bench_heads() -> Sequence[Head]:
+    """Heads this plugin brings."""
+    raise AssertionError
+
+
+@hookspec(firstresult=True)
+def mae_bench_pretrain(job: Any) -> Callable[[], None] | None:
+    """Offer to run a pre-training job; the first answer wins, and the local loop answers last."""
+
+
+@hookspec
+def mae_bench_recorded(record: ResultRecord) -> None:
+    """Notice that a record was written."""

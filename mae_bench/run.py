@@ -1,0 +1,226 @@
+"""One cell in, one record out: a straight line from images to a score with its interval."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from mae_bench.data.source import Data
+from mae_bench.data.split import labelled_subset
+from mae_bench.engine import device, pretrain
+from mae_bench.engine.evaluate import Scores, evaluate
+from mae_bench.engine.finetune import finetune, task_model_weights
+from mae_bench.engine.loop import Setting
+from mae_bench.engine.onednn import use_onednn
+from mae_bench.engine.transfer import load_encoder
+from mae_bench.errors import InputError, RunFailed
+from mae_bench.record import CaseFile, Cost, RecordData, ResultRecord, Transfer
+from mae_bench.registry import Registry
+from mae_bench.resolve import Chosen
+from mae_bench.spec import Choice, DataSource, RunSpec
+from mae_bench.store import Store, write_bytes
+
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A specification with the plugin objects and the data it names."""
+
+    spec: RunSpec
+    chosen: Chosen
+    data: Data
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Training cases whose labels this run may use."""
+        facts, kind = self.data.prepared.facts, self.data.task.kind
+        usable = [case for case in self.data.split.train if facts[case].labelled or kind == "classification"]
+        if not usable:
+            raise InputError(f"{self.data.root}: no labelled training case")
+        return labelled_subset(usable, self.spec.labels, self.spec.seed)
+
+
+def make_cell(chosen: Chosen, data: Data, *, labels: float, seed: int, pretrain_seed: int) -> Cell:
+    """Complete the specification with the data's fingerprint and protocol."""
+    picks = {
+        kind: Choice(name=listed.plugin.name, options=chosen.options[kind].model_dump(mode="json"))
+        for kind, listed in chosen.plugins.items()
+    }
+    source = DataSource(
+        kind=data.kind, fingerprint=data.prepared.fingerprint, skipped=tuple(sorted(data.prepared.problems))
+    )
+    spec = RunSpec(
+        data=source, protocol=data.protocol, recipe=chosen.recipe, labels=labels, seed=seed,
+        pretrain_seed=pretrain_seed, **picks,
+    )
+    return Cell(spec, chosen, data)
+
+
+def run(cell: Cell, store: Store, setting: Setting, registry: Registry) -> ResultRecord:
+    """Run the cell, or serve its finished record.
+
+    Raises:
+        RunFailed: the run diverged or ran out of memory; a record with status `failed` is left.
+        Interrupted: a signal came; the same call continues.
+    """
+    key = cell.spec.key()
+    with _claim(store, "models", key, setting):
+        present = store.read_record(key)
+        if present is not None and present.status == "ok":
+            return present
+        main = setting.accelerator.is_main_process
+        try:
+            trained = _train(cell, key, store, setting, registry)
+            if main:
+                record = _score(cell, key, store, setting, trained)
+                store.write_record(record)
+                registry.manager.hook.mae_bench_recorded(record=record)
+        except RunFailed as error:
+            if main:
+                store.write_record(_record(cell, key, status="failed", reason=str(error)))
+            raise
+        setting.accelerator.wait_for_everyone()
+    written = store.read_record(key)
+    assert written is not None
+    return written
+
+
+class Trained(NamedTuple):
+    """A fine-tuned model, how its encoder was filled, and the facts of both stages."""
+
+    model: nn.Module
+    transfer: Transfer
+    pretraining: dict[str, Any]
+    finetuning: dict[str, Any]
+
+
+def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Registry) -> Trained:
+    encoder_facts = _pretrained(cell, store, setting, registry)
+    model, transfer = _task_model(cell, store)
+    folder = store.folder("models", key)
+    facts = store.finished("models", key)
+    if facts is None:
+        facts = finetune(
+            model, cell.spec, cell.data.task, cell.data.prepared, cell.labelled, cell.data.split.val, folder, setting
+        )
+        if setting.accelerator.is_main_process:
+            write_bytes(folder / MODEL, to_safetensors(task_model_weights(model)))
+            pretrain.write_losses(facts.pop("losses"), folder / "losses.csv")
+            store.finish("models", key, facts)
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        setting.accelerator.free_memory()
+    else:
+        model.load_state_dict(from_safetensors((folder / MODEL).read_bytes()))
+    return Trained(use_onednn(model).to(setting.accelerator.device), transfer, encoder_facts, facts)
+
+
+def _score(cell: Cell, key: str, store: Store, setting: Setting, trained: Trained) -> ResultRecord:
+    data, folder = cell.data, store.folder("models", key)
+    scores = evaluate(
+        trained.model, cell.spec, data.task, cell.chosen.plugin("dataset"), data.prepared,
+        {case.id: case for case in data.layout.cases}, data.root, data.split.test, folder, setting,
+    )  # fmt: skip
+    where = setting.accelerator.device
+    text = scores.cases.to_csv(index=False, lineterminator="\n").encode()
+    write_bytes(store.cases_path(key), text)
+    spent = trained.pretraining.get("seconds", 0.0)
+    cost = Cost(
+        wall_s=round(spent + trained.finetuning["seconds"], 3),
+        pretrain_s=round(spent, 3),
+        samples=trained.pretraining.get("samples", 0),
+        peak_memory_mb=round(device.peak_memory_mb(where), 1),
+        device=device.device_name(where),
+    )
+    return _record(
+        cell,
+        key,
+        status="ok",
+        scores=scores,
+        cases=CaseFile(file=store.cases_path(key).name, sha256=hashlib.sha256(text).hexdigest()),
+        transfer=trained.transfer,
+        cost=cost,
+        environment=device.environment(),
+        events=(*trained.pretraining.get("events", []), *trained.finetuning["events"]),
+    )
+
+
+@contextlib.contextmanager
+def _claim(store: Store, kind: str, key: str, setting: Setting) -> Iterator[None]:
+    """Hold a stage for all processes of this launch: the main one takes the lock, the others wait for it."""
+    accelerator = setting.accelerator
+    lock = store.claim(kind, key) if accelerator.is_main_process else contextlib.nullcontext()
+    with lock:
+        accelerator.wait_for_everyone()
+        yield
+
+
+def _pretrained(cell: Cell, store: Store, setting: Setting, registry: Registry) -> dict[str, Any]:
+    """Pre-train the encoder unless the store has it. Returns the facts of the stage; none for scratch."""
+    spec, chosen, data = cell.spec, cell.chosen, cell.data
+    torch.manual_seed(spec.pretrain_seed)
+    encoder = chosen.plugin("backbone").build(chosen.options["backbone"], len(data.task.channels), spec.recipe.roi)
+    objective = chosen.plugin("pretrain").objective(chosen.options["pretrain"], encoder)
+    if objective is None:
+        return {}
+    key = spec.pretrain_key()
+    with _claim(store, "encoders", key, setting):
+        facts = store.finished("encoders", key)
+        if facts is None:
+            job = pretrain.Job(
+                spec, data.task, objective, data.prepared, data.split.train, store.folder("encoders", key), setting
+            )
+            answer = registry.manager.hook.mae_bench_pretrain(job=job)
+            facts = answer() if answer is not None else pretrain.run_local(job)
+            if setting.accelerator.is_main_process:
+                store.finish("encoders", key, facts)
+                (job.folder / "checkpoint.pt").unlink(missing_ok=True)
+            setting.accelerator.free_memory()
+            setting.accelerator.wait_for_everyone()
+    return facts
+
+
+def _task_model(cell: Cell, store: Store) -> tuple[nn.Module, Transfer]:
+    """Encoder and head as fine-tuning starts: the head's random weights are the same for every pre-training."""
+    spec, chosen, data = cell.spec, cell.chosen, cell.data
+    torch.manual_seed(spec.seed)
+    encoder = chosen.plugin("backbone").build(
+        chosen.options["backbone"], len(data.task.channels), spec.recipe.roi, drop_path=spec.recipe.finetune.drop_path
+    )
+    model: nn.Module = chosen.plugin("head").build(chosen.options["head"], encoder, data.task)
+    path = store.folder("encoders", spec.pretrain_key()) / pretrain.WEIGHTS
+    if store.finished("encoders", spec.pretrain_key()) is None:
+        return model, Transfer(source="none")
+    return model, load_encoder(encoder, from_safetensors(path.read_bytes()), spec.pretrain.name)
+
+
+def _record(cell: Cell, key: str, *, scores: Scores | None = None, **fields: Any) -> ResultRecord:
+    data = cell.data
+    record = ResultRecord(
+        schema=1,
+        key=key,
+        spec=cell.spec,
+        data=RecordData(
+            kind=data.kind,
+            fingerprint=data.prepared.fingerprint,
+            split=data.split,
+            labelled=cell.labelled,
+            skipped=data.prepared.problems,
+        ),
+        plugins={
+            listed.plugin.name: {"dist": listed.dist, "version": listed.version}
+            for listed in cell.chosen.plugins.values()
+        },
+        **fields,
+    )
+    if scores is None:
+        return record
+    return record.model_copy(update={"metrics": scores.metrics, "main_metric": scores.main})
+
+

@@ -1,0 +1,85 @@
+"""How sure we are: bootstrap intervals, and paired differences over cases and seeds."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+Scores = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """An estimate and its percentile interval at LEVEL."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _percentiles(draws: Scores) -> tuple[float, float]:
+    low, high = np.percentile(draws, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
+
+
+def mean_interval(scores: Scores, seed: int = 0) -> Interval | None:
+    """Mean over cases with its percentile bootstrap interval (Efron & Tibshirani 1993, ch. 13).
+
+    Args:
+        scores: (cases,). NaN marks a case that cannot be scored; it leaves the mean.
+
+    Returns:
+        None when no case can be scored.
+    """
+    scores = scores[np.isfinite(scores)]
+    if not len(scores):
+        return None
+    draws = np.random.default_rng(seed).integers(len(scores), size=(RESAMPLES, len(scores)))
+    return Interval(float(scores.mean()), *_percentiles(scores[draws].mean(axis=1)))
+
+
+def statistic_interval(
+    cases: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0, resamples: int = 1000
+) -> Interval | None:
+    """Interval of a statistic that is not a mean over cases (an AUC): `statistic(indices)` on resampled cases.
+
+    Resamples on which the statistic is undefined (NaN, one class only) are drawn again in effect: they leave the
+    percentiles.
+    """
+    value = statistic(np.arange(cases))
+    if not np.isfinite(value):
+        return None
+    rng = np.random.default_rng(seed)
+    draws = np.array([statistic(rng.integers(cases, size=cases)) for _ in range(resamples)])
+    draws = draws[np.isfinite(draws)]
+    if not len(draws):
+        return None
+    return Interval(float(value), *_percentiles(draws))
+
+
+def paired_difference(a: Scores, b: Scores, seed: int = 0) -> Interval:
+    """Mean of `a - b` over seeds and cases, with a hierarchical bootstrap interval.
+
+    Seeds are drawn first, then cases, the same cases under every drawn seed and under both methods: both
+    kinds of chance are in the interval, and what the methods share cancels.
+
+    Args:
+        a, b: (seeds, cases), the same seeds and cases in the same order. Pairs with a NaN leave the mean.
+    """
+    if a.shape != b.shape or a.ndim != 2 or a.size == 0:
+        raise ValueError(f"need two equal (seeds, cases) tables, got {a.shape} and {b.shape}")
+    difference = a - b
+    seeds, cases = difference.shape
+    rng = np.random.default_rng(seed)
+    # Drawing with replacement is giving weights: the mean of a draw is a ratio of two bilinear forms.
+    seed_weight = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
+    case_weight = rng.multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
+    known = np.isfinite(difference)
+    total = np.einsum("rs,sc,rc->r", seed_weight, np.where(known, difference, 0.0), case_weight, optimize=True)
+    count = np.einsum("rs,sc,rc->r", seed_weight, known.astype(float), case_weight, optimize=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = total / count
+    return Interval(float(np.nanmean(difference)), *_percentiles(draws[np.isfinite(draws)]))
