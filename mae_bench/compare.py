@@ -49,8 +49,10 @@ def field_of(record: ResultRecord, name: str) -> Any:
         return getattr(spec, name)
     if name in ("key", "status"):
         return getattr(record, name)
-    raise UsageError(f"{name!r} is no field of a record; try dataset, protocol, backbone, pretrain, pretrain.ratio, head, "
-                     "recipe, labels, seed, pretrain_seed, kind or status")  # fmt: skip
+    raise UsageError(
+        f"{name!r} is no field of a record; try dataset, protocol, backbone, pretrain, pretrain.ratio, head, "
+        "recipe, labels, seed, pretrain_seed, kind or status"
+    )
 
 
 def select(records: Sequence[ResultRecord], conditions: Sequence[str]) -> list[ResultRecord]:
@@ -88,7 +90,8 @@ def compare(store: Store, a: str, b: str, where: Sequence[str], metric: str | No
         float(np.nanmean(scores_a)),
         float(np.nanmean(scores_b)),
         difference,
-        *scores_a.shape,
+        len(scores_a),
+        scores_a.shape[1],
         differing,
         _sentence(a, b, metric, difference, scores_a.shape, differing),
     )
@@ -107,7 +110,9 @@ def _by_seed(records: Sequence[ResultRecord], selector: str) -> dict[int, Result
         seed = record.spec.seed
         if seed in table:
             differing = ", ".join(_differing(table[seed], record))
-            raise UsageError(f"{selector!r} matches several records with seed {seed}: they differ in {differing}; say which")
+            raise UsageError(
+                f"{selector!r} matches several records with seed {seed}: they differ in {differing}; say which"
+            )
         table[seed] = record
     return table
 
@@ -119,13 +124,13 @@ def _differing(a: ResultRecord, b: ResultRecord) -> tuple[str, ...]:
 
 
 def _same_question(a: ResultRecord, b: ResultRecord) -> None:
-    for what, of in (
-        ("images", lambda record: record.data.fingerprint),
-        ("protocols", lambda record: record.spec.protocol.model_dump(exclude={"summary"})),
-        ("test cases", lambda record: record.data.split.test),
-        ("labelled cases", lambda record: record.data.labelled),
+    for what, first, second in (
+        ("images", a.data.fingerprint, b.data.fingerprint),
+        ("protocols", *(record.spec.protocol.model_dump(exclude={"summary"}) for record in (a, b))),
+        ("test cases", a.data.split.test, b.data.split.test),
+        ("labelled cases", a.data.labelled, b.data.labelled),
     ):
-        if of(a) != of(b):
+        if first != second:
             raise InputError(f"{a.key} and {b.key} cannot be compared: their {what} differ")
 
 
@@ -151,5 +156,7 @@ def _sentence(
     alone = "" if set(differing) <= {*CHOICES, *PAIRED} else f" (they also differ in {', '.join(differing)})"
     if difference.low > 0 or difference.high < 0:
         better = a if (difference.value > 0) != lower_is_better else b
-        return f"{better} is better by {abs(difference.value):.4f} {metric} over {basis}; the interval leaves out 0{alone}"
+        return (
+            f"{better} is better by {abs(difference.value):.4f} {metric} over {basis}; the interval leaves out 0{alone}"
+        )
     return f"no difference in {metric} may be claimed over {basis}: the interval holds 0{alone}"

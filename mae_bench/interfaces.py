@@ -154,9 +154,7 @@ class Encoder(Protocol):
 class Backbone(Plugin, Protocol):
     """Builds encoders."""
 
-    def build(
-        self, options: Any, channels: int, roi: tuple[int, ...], drop_path: float = 0.0
-    ) -> nn.Module: ...
+    def build(self, options: Any, channels: int, roi: tuple[int, ...], drop_path: float = 0.0) -> nn.Module: ...
 
 
 class Objective(Protocol):
@@ -192,6 +190,19 @@ Batches = Callable[[int, int], Iterator[Any]]
 """`batches(start, stop)` yields the batch of each step; a pure function of the step, so that resuming is exact."""
 
 __all__ = [
-    "Backbone", "Batches", "Dataset", "DatasetCard", "Encoder", "Features", "Head", "Iterable", "Layout", "Objective",
-    "Plugin", "Pretraining", "RawCase", "RawImage", "Words",
+    "Backbone",
+    "Batches",
+    "Dataset",
+    "DatasetCard",
+    "Encoder",
+    "Features",
+    "Head",
+    "Iterable",
+    "Layout",
+    "Objective",
+    "Plugin",
+    "Pretraining",
+    "RawCase",
+    "RawImage",
+    "Words",
 ]

@@ -8,8 +8,6 @@ from mae_bench.spec import RunSpec
 from mae_bench.task import Split
 from mae_bench.values import Value
 
-SCHEMA = 1
-
 
 class Metric(Value):
     """A score over the test cases with its 95 % interval. None where no case could be scored."""
@@ -64,7 +62,7 @@ class Transfer(Value):
 class ResultRecord(Value):
     """One finished or failed run."""
 
-    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(1, alias="schema")
     key: str
     status: Literal["ok", "failed"]
     reason: str = ""

@@ -61,7 +61,8 @@ class Registry:
         near = difflib.get_close_matches(name, self.names(kind), 1)
         broken = "".join(f"\n  unavailable: {entry}: {why}" for entry, why in self.unavailable.items())
         raise UsageError(
-            f"no {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            f"no {kind} {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
             + f" There are: {', '.join(self.names(kind)) or 'none'}.{broken}"
         )
 

@@ -57,8 +57,13 @@ def make_cell(chosen: Chosen, data: Data, *, labels: float, seed: int, pretrain_
         kind=data.kind, fingerprint=data.prepared.fingerprint, skipped=tuple(sorted(data.prepared.problems))
     )
     spec = RunSpec(
-        data=source, protocol=data.protocol, recipe=chosen.recipe, labels=labels, seed=seed,
-        pretrain_seed=pretrain_seed, **picks,
+        data=source,
+        protocol=data.protocol,
+        recipe=chosen.recipe,
+        labels=labels,
+        seed=seed,
+        pretrain_seed=pretrain_seed,
+        **picks,
     )
     return Cell(spec, chosen, data)
 
@@ -124,9 +129,17 @@ def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Regis
 def _score(cell: Cell, key: str, store: Store, setting: Setting, trained: Trained) -> ResultRecord:
     data, folder = cell.data, store.folder("models", key)
     scores = evaluate(
-        trained.model, cell.spec, data.task, cell.chosen.plugin("dataset"), data.prepared,
-        {case.id: case for case in data.layout.cases}, data.root, data.split.test, folder, setting,
-    )  # fmt: skip
+        trained.model,
+        cell.spec,
+        data.task,
+        cell.chosen.plugin("dataset"),
+        data.prepared,
+        {case.id: case for case in data.layout.cases},
+        data.root,
+        data.split.test,
+        folder,
+        setting,
+    )
     where = setting.accelerator.device
     text = scores.cases.to_csv(index=False, lineterminator="\n").encode()
     write_bytes(store.cases_path(key), text)
@@ -222,5 +235,3 @@ def _record(cell: Cell, key: str, *, scores: Scores | None = None, **fields: Any
     if scores is None:
         return record
     return record.model_copy(update={"metrics": scores.metrics, "main_metric": scores.main})
-
-

@@ -74,7 +74,8 @@ class Protocol(Value):
     scored_on: Literal["native", "prepared"] = "native"
     distance_unit: Literal["mm", "voxel"] = "mm"
     empty: Literal["score", "ignore"] = Field(
-        "score", description="`score`: an absent region that is predicted absent scores 1, any other disagreement "
+        "score",
+        description="`score`: an absent region that is predicted absent scores 1, any other disagreement "
         "scores Dice 0 and the image diagonal; `ignore`: such cases leave the mean",
     )
     selection: Literal["validation", "test"] = Field(

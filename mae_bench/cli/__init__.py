@@ -37,7 +37,9 @@ def main() -> None:
     except OSError as error:
         if error.errno not in DISK:
             raise
-        _explain(InputError(f"{error.filename or 'store'}: {error.strerror}", "free space, or give --store another folder"))
+        _explain(
+            InputError(f"{error.filename or 'store'}: {error.strerror}", "free space, or give --store another folder")
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 

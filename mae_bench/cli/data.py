@@ -72,7 +72,10 @@ def status(
             document["protocols"][protocol] = {"summary": rules.summary} | {
                 side: len(cases) for side, cases in split.model_dump().items()
             }
-    rows = [*document["card"].items(), *((key, value) for key, value in document.items() if key not in ("name", "card"))]
+    rows = [
+        *document["card"].items(),
+        *((key, value) for key, value in document.items() if key not in ("name", "card")),
+    ]
     output.show(document, as_json, lambda: output.make_table(name, ["what", "found"], rows))
 
 
@@ -93,9 +96,15 @@ def prepare(
     dataset, options = _dataset(name, settings)
     with output.reporting() as reporter:
         opened = open_data(
-            dataset, options, output.open_store(store), data=data, demo=demo, protocol=protocol, skip_bad=skip_bad,
+            dataset,
+            options,
+            output.open_store(store),
+            data=data,
+            demo=demo,
+            protocol=protocol,
+            skip_bad=skip_bad,
             stage=output.stage_progress(reporter),
-        )  # fmt: skip
+        )
     document = {
         "folder": str(opened.prepared.folder),
         "fingerprint": opened.prepared.fingerprint,
@@ -128,7 +137,9 @@ def verify(
         task = dataset.task(options, layout, choose_protocol(dataset, options, layout, protocol))
         problems = check_all(dataset, root, layout, task, progress=stage("verify"))
     if problems:
-        raise InputError(f"{len(problems)} cases in {root} cannot be used", problems=[problems[case] for case in sorted(problems)])
+        raise InputError(
+            f"{len(problems)} cases in {root} cannot be used", problems=[problems[case] for case in sorted(problems)]
+        )
     document = {"folder": str(root), "cases": len(layout.cases), "problems": []}
     output.show(document, as_json, lambda: output.make_table(name, ["what", "found"], list(document.items())))
 
@@ -146,8 +157,7 @@ def demo_files(
     dataset, options = _dataset(name, settings)
     if folder.exists():
         raise InputError(f"{folder}: exists already", "name a folder that does not")
-    with output.reporting() as reporter:
-        with writing_folder(folder) as temporary:
-            dataset.write_demo(options, temporary, output.stage_progress(reporter)("write stand-in"))
+    with output.reporting() as reporter, writing_folder(folder) as temporary:
+        dataset.write_demo(options, temporary, output.stage_progress(reporter)("write stand-in"))
     document = {"folder": str(folder), "files": sum(path.is_file() for path in folder.rglob("*"))}
     output.show(document, as_json, lambda: output.make_table(name, ["what", "found"], list(document.items())))

@@ -26,10 +26,11 @@ def doctor(store: output.StoreOption = None, as_json: output.JsonOption = False)
     place = output.open_store(store)
     plugins = registry()
     parent = next(path for path in (place.root, *place.root.parents) if path.exists())
+    packages = {name: _version(name) for name in PACKAGES}
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": packages,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
@@ -40,7 +41,7 @@ def doctor(store: output.StoreOption = None, as_json: output.JsonOption = False)
         "unavailable_plugins": plugins.unavailable,
     }
     rows = [(name, value) for name, value in found.items() if name != "packages"]
-    rows += [(f"package {name}", value) for name, value in found["packages"].items()]  # type: ignore[attr-defined]
+    rows += [(f"package {name}", value) for name, value in packages.items()]
     output.show(found, as_json, lambda: output.make_table("doctor", ["what", "found"], rows))
     if plugins.unavailable or not found["store_writable"]:
         raise typer.Exit(3)

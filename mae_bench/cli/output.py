@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mae_bench.engine.progress import Silent
 from mae_bench.store import Store
 
 StoreOption = Annotated[
@@ -80,9 +79,13 @@ class BarReporter:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
         self.progress = Progress(
-            TextColumn("{task.description:<16}"), BarColumn(), TaskProgressColumn(),
-            TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(), console=Console(stderr=True),
-        )  # fmt: skip
+            TextColumn("{task.description:<16}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
         self.progress.start()
         self.task: Any = None
         self.began, self.first = 0.0, 0

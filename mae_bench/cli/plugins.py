@@ -38,7 +38,9 @@ def list_plugins(as_json: output.JsonOption = False) -> None:
 @app.command("info")
 def info(
     name: Annotated[str, typer.Argument(help="name of a plugin")],
-    kind: Annotated[str | None, typer.Option(help="dataset, backbone, pretrain or head, if the name is not enough")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="dataset, backbone, pretrain or head, if the name is not enough")
+    ] = None,
     as_json: output.JsonOption = False,
 ) -> None:
     """Explain one plugin: its options with bounds and defaults, what it needs and provides, its licence."""
@@ -72,7 +74,9 @@ def info(
     if "recipes" in document:
         rows.append(("recipes", "", "", ", ".join(document["recipes"])))
     output.show(
-        document, as_json, lambda: output.make_table(f"{name}: {plugin.summary}", ["option", "type", "default", "what it is"], rows)
+        document,
+        as_json,
+        lambda: output.make_table(f"{name}: {plugin.summary}", ["option", "type", "default", "what it is"], rows),
     )
 
 

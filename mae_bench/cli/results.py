@@ -9,7 +9,10 @@ from mae_bench.cli.show import metric_text, record_table
 
 app = typer.Typer(no_args_is_help=True, help="List, show and compare results.")
 
-Where = Annotated[list[str] | None, typer.Option("--where", metavar="FIELD=VALUE", help="only such records, for example dataset=brats, labels=0.1")]  # fmt: skip  # noqa: E501
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="FIELD=VALUE", help="only such records, for example dataset=brats, labels=0.1"),
+]
 
 
 @app.command("list")
@@ -39,7 +42,9 @@ def list_results(where: Where = None, store: output.StoreOption = None, as_json:
         for record in records
     ]
     output.show(
-        documents, as_json, lambda: output.make_table("results", ["key", "status", *columns, "metric", "value", "95 % interval"], rows)
+        documents,
+        as_json,
+        lambda: output.make_table("results", ["key", "status", *columns, "metric", "value", "95 % interval"], rows),
     )
 
 

@@ -8,16 +8,21 @@ import typer
 from mae_bench.cli import output
 from mae_bench.errors import UsageError
 
-EPILOG = (
-    "Options of the chosen plugins are flags too: `--ratio 0.75` goes to `mae`. `mae-bench plugins info NAME` lists them."
-)
+EPILOG = "Options of the chosen plugins are flags too, such as `--ratio 0.75`; `mae-bench plugins info mae` lists them."
+
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="pretrain.lr=1e-4, finetune.steps=500, recipe.roi=[64,64,64], backbone.size=small",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(
-        "run", epilog=EPILOG, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-    )(run)
+    app.command("run", epilog=EPILOG, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 
 
 def run(
@@ -28,12 +33,16 @@ def run(
     head: Annotated[str | None, typer.Option(help="head plugin [default: what fits the task]")] = None,
     data: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
     demo: Annotated[bool, typer.Option("--demo", help="use the data set's stand-in, which needs no download")] = False,
-    protocol: Annotated[str | None, typer.Option(help="split and scoring rules [default: the data set's first]")] = None,
-    recipe: Annotated[str | None, typer.Option(help="hyper-parameters and budget [default: paper; demo with --demo]")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="split and scoring rules [default: the data set's first]")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="hyper-parameters and budget [default: paper; demo with --demo]")
+    ] = None,
     labels: Annotated[float, typer.Option(min=0.0, max=1.0, help="share of training labels that may be used")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="seed of fine-tuning and of the labelled subset")] = 0,
     pretrain_seed: Annotated[int, typer.Option(min=0, help="seed of pre-training")] = 0,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="pretrain.lr=1e-4, finetune.steps=500, recipe.roi=[64,64,64], backbone.size=small")] = None,  # fmt: skip  # noqa: E501
+    settings: SettingsOption = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave unusable cases out; the record says so")] = False,
     tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; off by default")] = None,
     compile_model: Annotated[bool, typer.Option("--compile", help="torch.compile the training step")] = False,
@@ -57,11 +66,18 @@ def run(
         from mae_bench.data.source import open_data
 
         opened = open_data(
-            chosen.plugin("dataset"), chosen.options["dataset"], place, data=data, demo=demo, protocol=protocol,
-            skip_bad=skip_bad, stage=output.stage_progress(reporter),
-        )  # fmt: skip
+            chosen.plugin("dataset"),
+            chosen.options["dataset"],
+            place,
+            data=data,
+            demo=demo,
+            protocol=protocol,
+            skip_bad=skip_bad,
+            stage=output.stage_progress(reporter),
+        )
         from mae_bench.engine.device import make_accelerator
         from mae_bench.engine.loop import Setting
+        from mae_bench.engine.progress import Silent
         from mae_bench.run import make_cell
         from mae_bench.run import run as run_cell
 
@@ -72,7 +88,7 @@ def run(
         quiet = not accelerator.is_main_process
         setting = Setting(
             accelerator,
-            output.Silent() if quiet else reporter,
+            Silent() if quiet else reporter,
             checkpoint_minutes=checkpoint_minutes,
             compile=compile_model,
         )

@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def show(
     key: Annotated[str, typer.Argument(help="key of a run, or the start of it")],
-    opened: Annotated[bool, typer.Option("--open/--no-open", help="open the pictures in a viewer")] = sys.stdout.isatty(),
+    opened: Annotated[
+        bool, typer.Option("--open/--no-open", help="open the pictures in a viewer")
+    ] = sys.stdout.isatty(),
     store: output.StoreOption = None,
     as_json: output.JsonOption = False,
 ) -> None:
@@ -73,7 +75,9 @@ def record_table(record: ResultRecord, store: Store) -> Table:
     )
     lines = [] if record.status == "ok" else [f"{record.status}: {record.reason}"]
     if record.cost:
-        lines.append(f"{len(record.data.split.test)} test cases; training took {record.cost.wall_s:.0f} s on {record.cost.device}")
+        lines.append(
+            f"{len(record.data.split.test)} test cases; trained for {record.cost.wall_s:.0f} s on {record.cost.device}"
+        )
     lines += [f"{name}: {path}" for name, path in files(record, store).items()]
     table.caption, table.caption_justify = "\n".join(lines), "left"
     return table

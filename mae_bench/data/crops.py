@@ -73,7 +73,7 @@ class Crops:
         """Which case: each epoch is a new permutation of all of them."""
         epoch, place = divmod(step * self.batch + item, len(self.ids))
         order = np.random.default_rng([self.seed, epoch, len(self.ids)]).permutation(len(self.ids))
-        return self.ids[order[place]]
+        return self.ids[int(order[place])]
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
         middle = tuple(size // 2 for size in case.facts.shape)
@@ -92,8 +92,8 @@ class Crops:
             _crop_zscore(image)
         chosen = [axis for axis in self.augmentation.axes if rng.random() < self.augmentation.flip]
         if chosen:
-            image = np.flip(image, [axis + 1 for axis in chosen])
-            label = None if label is None else np.flip(label, chosen)
+            image = np.flip(image, tuple(axis + 1 for axis in chosen))
+            label = None if label is None else np.flip(label, tuple(chosen))
         if self.augmentation.intensity:
             limit = self.augmentation.intensity
             scale, shift = 1 + rng.uniform(-limit, limit), rng.uniform(-limit, limit)
@@ -109,4 +109,3 @@ def _crop_zscore(image: NDArray[np.float32]) -> None:
         if inside.any():
             values = channel[inside]
             channel[inside] = (values - values.mean()) / max(float(values.std()), 1e-8)
-

@@ -29,7 +29,9 @@ def scan(root: Path) -> Layout:
     try:
         text = path.read_text()
     except FileNotFoundError:
-        raise InputError(f"{path}: missing", "--data must be the folder that holds dataset.json and imagesTr/") from None
+        raise InputError(
+            f"{path}: missing", "--data must be the folder that holds dataset.json and imagesTr/"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
@@ -82,7 +84,11 @@ def _inside(root: Path, name: Any, field: str) -> Path:
     if not isinstance(name, str) or not name.endswith(SUFFIXES):
         raise InputError(f"{field}: {name!r} is not the name of a .nii or .nii.gz file")
     relative = Path(PurePosixPath(name))
-    if relative.is_absolute() or ".." in relative.parts or not (root / relative).resolve().is_relative_to(root.resolve()):
+    if (
+        relative.is_absolute()
+        or ".." in relative.parts
+        or not (root / relative).resolve().is_relative_to(root.resolve())
+    ):
         raise InputError(f"{field}: {name!r} leaves the data directory")
     return relative
 

@@ -1,7 +1,7 @@
 """Orientation and spacing, forth and back: all on axis-aligned grids, so trilinear resampling is separable.
 
-Positions follow voxel centres: voxel j of a grid with spacing t lies at j * t mm from the first voxel's centre, on every
-grid of a case. A finer grid whose points contain the native ones (2 mm to 1 mm) therefore loses nothing.
+Positions follow voxel centres: voxel j of a grid with spacing t lies at j * t mm from the first voxel's centre, on
+every grid of a case. A finer grid whose points contain the native ones (2 mm to 1 mm) therefore loses nothing.
 """
 
 from typing import Any

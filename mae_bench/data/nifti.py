@@ -115,7 +115,9 @@ def read_case(case: RawCase, root: Path) -> RawImage:
             wanted = " or ".join(map(str, allowed))
             raise InputError(f"{root / path}: {nifti.data.ndim} dimensions {nifti.data.shape}, expected {wanted}")
         if nifti.data.shape != found[0].data.shape:
-            raise InputError(f"{root / path}: shape {nifti.data.shape} differs from {case.images[0]} {found[0].data.shape}")
+            raise InputError(
+                f"{root / path}: shape {nifti.data.shape} differs from {case.images[0]} {found[0].data.shape}"
+            )
         if not same_grid(nifti.affine, found[0].affine):
             raise InputError(f"{root / path}: affine differs from that of {case.images[0]}")
     if found[0].data.ndim == 4:
@@ -138,4 +140,6 @@ def read_case(case: RawCase, root: Path) -> RawImage:
 def same_grid(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
     """Whether two affines place voxels at the same millimetres, to a hundredth of a voxel over 100 voxels."""
     scale = float(np.linalg.norm(a[:3, :3], axis=0).min())
-    return bool(np.allclose(a[:3, :3], b[:3, :3], atol=1e-3 * scale) and np.allclose(a[:3, 3], b[:3, 3], atol=0.05 * scale))
+    return bool(
+        np.allclose(a[:3, :3], b[:3, :3], atol=1e-3 * scale) and np.allclose(a[:3, 3], b[:3, 3], atol=0.05 * scale)
+    )

@@ -54,14 +54,16 @@ def prepare(
     with store.claim("prepared", key):
         stage = store.finished("prepared", key)
         if stage is None:
-            stage = _prepare_all(dataset, root, layout, task, preprocessing, store.folder("prepared", key), progress, workers)
+            stage = _prepare_all(
+                dataset, root, layout, task, preprocessing, store.folder("prepared", key), progress, workers
+            )
             # Only a complete set is declared finished; good cases of an incomplete one are kept for the next try.
             if not stage["problems"] or (skip_bad and stage["cases"]):
                 store.finish("prepared", key, stage)
     prepared = Prepared(store.folder("prepared", key), stage)
     if prepared.problems and not (skip_bad and prepared.facts):
         raise InputError(
-            f"{len(prepared.problems)} of {len(prepared.problems) + len(prepared.facts)} cases in {root} cannot be used",
+            f"{len(prepared.problems)} of {len(layout.cases) + len(layout.problems)} cases in {root} cannot be used",
             "mend or remove them" + (", or add --skip-bad to leave them out" if prepared.facts else ""),
             [prepared.problems[case] for case in sorted(prepared.problems)],
         )
@@ -210,7 +212,7 @@ def apply_preprocessing(
     native_shape = image.shape[1:]
     box = tuple(slice(0, size) for size in native_shape)
     if preprocessing.crop_to_foreground:
-        box = geometry.bounding_box(_foreground(image, preprocessing.intensity).any(axis=0))
+        box = geometry.bounding_box(_foreground(image, preprocessing.intensity))
     image = np.ascontiguousarray(image[(slice(None), *box)], dtype=np.float32)
     label = None if label is None else np.ascontiguousarray(label[box]).astype(np.uint8)
     target = np.asarray(preprocessing.spacing if preprocessing.spacing is not None else spacing, float)
@@ -222,18 +224,24 @@ def apply_preprocessing(
     image = geometry.resample(image, ratio, shape)
     label = None if label is None else geometry.resample(label, ratio, shape, nearest=True)
     normalise(image, preprocessing.intensity)
-    return image, label, {
-        "native_shape": native_shape,
-        "native_spacing": tuple(float(x) for x in spacing),
-        "start": tuple(part.start for part in box),
-        "cropped": cropped,
-        "shape": shape,
-        "spacing": tuple(float(x) for x in target),
-    }
+    return (
+        image,
+        label,
+        {
+            "native_shape": native_shape,
+            "native_spacing": tuple(float(x) for x in spacing),
+            "start": tuple(part.start for part in box),
+            "cropped": cropped,
+            "shape": shape,
+            "spacing": tuple(float(x) for x in target),
+        },
+    )
 
 
 def _foreground(image: NDArray[Any], intensity: Intensity) -> NDArray[np.bool_]:
-    return image != 0 if intensity.kind == "zscore" else image > (intensity.low or 0.0)
+    """Where any channel of (C, *spatial) is more than air."""
+    inside = image != 0 if intensity.kind == "zscore" else image > (intensity.low or 0.0)
+    return np.asarray(inside.any(axis=0))
 
 
 def normalise(image: NDArray[np.float32], intensity: Intensity) -> None:
@@ -286,4 +294,3 @@ def to_native(probabilities: NDArray[np.float32], facts: CaseFacts) -> NDArray[n
     box = tuple(slice(begin, begin + size) for begin, size in zip(facts.start, facts.cropped, strict=True))
     whole[(slice(None), *box)] = inside
     return whole
-

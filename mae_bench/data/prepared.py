@@ -84,9 +84,7 @@ class PreparedCase:
                 labels = np.zeros(roi, np.uint8)
                 labels[inside] = label[box]
             return Crop(padded, labels)
-        return Crop(
-            image[(slice(None), *box)].astype(np.float32), None if label is None else np.asarray(label[box])
-        )
+        return Crop(image[(slice(None), *box)].astype(np.float32), None if label is None else np.asarray(label[box]))
 
 
 class Prepared:

@@ -44,7 +44,7 @@ def shuffled_fold(cases: Sequence[RawCase], folds: int, fold: int, seed: int) ->
     if len(cases) < folds:
         raise InputError(f"{len(cases)} cases cannot be divided into {folds} folds")
     order = list(range(len(cases)))
-    np.random.RandomState(seed).shuffle(order)  # noqa: NPY002  the generator that the published split came from
+    np.random.RandomState(seed).shuffle(order)
     tested = set(order[fold::folds])
     test = tuple(cases[index].id for index in sorted(tested))
     train = tuple(case.id for index, case in enumerate(cases) if index not in tested)

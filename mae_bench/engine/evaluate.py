@@ -125,7 +125,8 @@ def summarise_findings(cases: pd.DataFrame, task: Task) -> Scores:
     }
     for column, name in enumerate(task.findings):
         metrics[f"auc/{name}"] = metric_of(
-            statistic_interval(len(cases), lambda chosen, c=column: auc(truth[chosen, c], score[chosen, c])), "1"  # type: ignore[misc]
+            statistic_interval(len(cases), lambda chosen, c=column: auc(truth[chosen, c], score[chosen, c])),
+            "1",  # type: ignore[misc]
         )
     return Scores(cases, metrics, "auc")
 

@@ -77,9 +77,7 @@ def finetune(
 def layer_scales(model: Any, decay: float) -> dict[nn.Parameter, float]:
     """Rate scale of each encoder parameter: decay^(layers above it); the rest of the model has scale 1 (PAPER 3b)."""
     groups = model.encoder.layer_groups()
-    return {
-        parameter: decay ** (len(groups) - 1 - depth) for depth, group in enumerate(groups) for parameter in group
-    }
+    return {parameter: decay ** (len(groups) - 1 - depth) for depth, group in enumerate(groups) for parameter in group}
 
 
 class _Selection:
@@ -104,7 +102,9 @@ class _Selection:
         best = max((value for _, value in self.state["scores"]), default=-np.inf)
         self.state["scores"] = [*self.state["scores"], (step, score)]
         if score > best or "weights" not in self.state:
-            self.state["weights"] = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.state["weights"] = {
+                name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
+            }
         self.setting.reporter.note(f"finetune: step {step}, score on the selection cases {score:.4f}")
 
     def _score(self) -> float:

@@ -175,7 +175,9 @@ class _Loop:
                 self._save()
                 saved = time.monotonic()
             if stop.received:
-                raise Interrupted(f"stopped in {self.plan.name} at step {self.step}; the same command continues from there")
+                raise Interrupted(
+                    f"stopped in {self.plan.name} at step {self.step}; the same command continues from there"
+                )
 
     def _batches(self) -> Iterator[Any]:
         device = self.accelerator.device
@@ -229,9 +231,14 @@ class _Loop:
 
     def _retreat(self) -> None:
         at, slower = self.step, self.slower / 2
-        events = [*self.history.events, {"event": "loss not finite", "stage": self.plan.name, "step": at, "rate": slower}]
+        events = [
+            *self.history.events,
+            {"event": "loss not finite", "stage": self.plan.name, "step": at, "rate": slower},
+        ]
         if len(events) > RETREATS:
-            raise RunFailed(f"{self.plan.name} diverged: the loss was not finite at step {at}, after {RETREATS} retries")
+            raise RunFailed(
+                f"{self.plan.name} diverged: the loss was not finite at step {at}, after {RETREATS} retries"
+            )
         state = checkpoint.load(self.path)
         assert state is not None
         self._restore(state)

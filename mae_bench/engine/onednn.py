@@ -24,13 +24,13 @@ def preferred() -> bool:
     return (
         "AuthenticAMD" in processor
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and torch.backends.mkl.is_available()
+        and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
 
 
 def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a (M, K) times the transpose of b (N, K), plus bias."""
+    """A (M, K) times the transpose of b (N, K), plus bias."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
     return result
 
@@ -48,8 +48,8 @@ class _LinearFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         # Through this very function, so that second derivatives (gradient penalties) work too.
         return (
-            _LinearFunction.apply(grad, weight.t(), None) if wanted[0] else None,  # type: ignore[no-untyped-call]
-            _LinearFunction.apply(grad.t(), x.t(), None) if wanted[1] else None,  # type: ignore[no-untyped-call]
+            _LinearFunction.apply(grad, weight.t(), None) if wanted[0] else None,
+            _LinearFunction.apply(grad.t(), x.t(), None) if wanted[1] else None,
             grad.sum(0) if ctx.biased and wanted[2] else None,
         )
 
@@ -62,7 +62,7 @@ class OneDNNLinear(nn.Linear):
         if input.device.type != "cpu" or input.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return F.linear(input, self.weight, self.bias)
         flat = input.reshape(-1, input.shape[-1])
-        result: Tensor = _LinearFunction.apply(flat, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        result: Tensor = _LinearFunction.apply(flat, self.weight, self.bias)
         return result.view(*input.shape[:-1], -1)
 
 

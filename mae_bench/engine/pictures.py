@@ -28,9 +28,7 @@ class Slice(NamedTuple):
     prediction: NDArray[np.uint8]
 
 
-def widest_slice(
-    case: str, image: NDArray[Any], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]
-) -> Slice:
+def widest_slice(case: str, image: NDArray[Any], truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> Slice:
     """The slice with most labelled voxels of the last axis; 2-D images are their own slice."""
     if truth.ndim == 2:
         return Slice(case, np.asarray(image, np.float32), truth, prediction)
@@ -52,7 +50,9 @@ def reconstruction(
     for row, parts in enumerate(zip(images, masked, completed, strict=True)):
         planes = [_plane(part[0]) for part in parts]
         low, high = np.nanmin(planes[0]), np.nanmax(planes[0])
-        for axis, plane, title in zip(axes[row], planes, ("input", "visible to the encoder", "reconstruction"), strict=True):
+        for axis, plane, title in zip(
+            axes[row], planes, ("input", "visible to the encoder", "reconstruction"), strict=True
+        ):
             axis.set_facecolor("#303030")  # what a masked patch looks like
             axis.imshow(plane.T, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
@@ -73,7 +73,10 @@ def overlays(slices: Sequence[Slice], scores: NDArray[np.float64], task: Task, p
     for row, (word, index) in zip(axes, chosen.items(), strict=True):
         shown = slices[index]
         for axis, label, title in zip(
-            row, (None, shown.truth, shown.prediction), (f"{word}: {shown.case}", "truth", f"Dice {scores[index]:.3f}"), strict=True
+            row,
+            (None, shown.truth, shown.prediction),
+            (f"{word}: {shown.case}", "truth", f"Dice {scores[index]:.3f}"),
+            strict=True,
         ):
             axis.imshow(shown.image.T, origin="lower", cmap="gray", interpolation="nearest")
             if label is not None:
@@ -83,7 +86,10 @@ def overlays(slices: Sequence[Slice], scores: NDArray[np.float64], task: Task, p
             axis.set(xticks=[], yticks=[])
     figure.legend(
         handles=[Patch(color=colours[number], label=region.name) for number, region in enumerate(task.regions)],
-        loc="outside lower center", ncols=3, labelcolor="white", frameon=False,
+        loc="outside lower center",
+        ncols=3,
+        labelcolor="white",
+        frameon=False,
     )
     _write(figure, path)
 

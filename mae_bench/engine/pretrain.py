@@ -116,4 +116,5 @@ def preview(job: Job) -> None:
         torch.manual_seed(job.spec.pretrain_seed)
         shown = objective.preview(images)
     if shown is not None:
-        pictures.reconstruction(*(part.float().cpu().numpy() for part in shown), path=job.folder / "reconstruction.png")
+        images, masked, completed = (part.float().cpu().numpy() for part in shown)
+        pictures.reconstruction(images, masked, completed, job.folder / "reconstruction.png")

@@ -48,9 +48,7 @@ def hd95(prediction: Mask, truth: Mask, spacing: Sequence[float], empty: Empty =
             return 0.0
         return float(np.linalg.norm(np.multiply(truth.shape, spacing)))
     # A margin of one voxel, clipped at the image: what touches the image's edge has its surface there.
-    box = tuple(
-        slice(max(part.start - 1, 0), part.stop + 1) for part in bounding_box(np.logical_or(prediction, truth))
-    )
+    box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in bounding_box(np.logical_or(prediction, truth)))
     pair = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (prediction, truth))
     distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
     return float(distance)

@@ -56,7 +56,7 @@ def template() -> Template:
     if not all(file.is_file() for file in files):
         raise InputError(f"{files[0]}: missing", "install nilearn 0.10.4 or newer: pip install -U nilearn")
     read = [read_nifti(file) for file in files]
-    return Template(np.stack([nifti.data for nifti in read]).astype(np.float32) / 255, read[0].affine)
+    return Template(np.stack([nifti.data for nifti in read]).astype(np.float32) / np.float32(255), read[0].affine)
 
 
 def smooth_noise(shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> Volume:
@@ -73,7 +73,7 @@ def smooth_noise(shape: tuple[int, ...], scale: float, rng: np.random.Generator)
 def _bspline_rows(size: int, zoom: float) -> Volume:
     """Weights of the coarse control points for each fine position, (size, points)."""
     position = np.arange(size) / max(zoom, 1e-6)
-    count = int(round((size - 1) / zoom)) + 3 if zoom else 4
+    count = round((size - 1) / zoom) + 3 if zoom else 4
     distance = np.abs(position[:, None] - (np.arange(max(count, 4))[None] - 1))
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.clip(2 - distance, 0, None) ** 3 / 6
@@ -127,7 +127,9 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(x @ y @ z)
 
 
-def acquire(clean: Volume, brain: NDArray[np.bool_], rng: np.random.Generator, noise: float = 0.03) -> NDArray[np.int16]:
+def acquire(
+    clean: Volume, brain: NDArray[np.bool_], rng: np.random.Generator, noise: float = 0.03
+) -> NDArray[np.int16]:
     """Turn a clean image (brain about 0 to 1) into what a scanner stores: bias field, Rician noise, whole numbers."""
     bias = np.exp(0.12 * smooth_noise(clean.shape, clean.shape[0] / 2.5, rng))
     level = noise * rng.uniform(0.7, 1.3)

@@ -49,9 +49,7 @@ class VisionTransformerEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         nn.init.normal_(self.cls_token, std=0.02)
         rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
-        self.blocks = nn.ModuleList(
-            Block(dim, heads, qkv_bias=True, drop_path=rate, norm_layer=NORM) for rate in rates
-        )
+        self.blocks = nn.ModuleList(Block(dim, heads, qkv_bias=True, drop_path=rate, norm_layer=NORM) for rate in rates)
         self.norm = NORM(dim)
         self.apply(init_linear)
 
@@ -69,7 +67,7 @@ class VisionTransformerEncoder(nn.Module):
         return tokens + (self.pos_embed if keep is None else F.embedding(keep, self.pos_embed))
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Run the blocks on (B, K, dim) embedded tokens; returns (B, 1 + K, dim) after the last norm, class token first."""
+        """Run the blocks on (B, K, dim) embedded tokens; gives (B, 1 + K, dim) after the last norm, class token first."""
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in self.blocks:
             x = block(x)

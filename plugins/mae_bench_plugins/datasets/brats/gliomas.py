@@ -93,7 +93,7 @@ def _spots(subject: Subject, rng: np.random.Generator, spacing: float) -> Volume
         field[tuple(places[rng.integers(len(places))])] = 1
     size = rng.uniform(1.5, 3.0) / spacing
     blurred = ndimage.gaussian_filter(field, size) * (2 * np.pi) ** 1.5 * size**3
-    return np.clip(blurred, 0, 1) * subject.wm
+    return np.asarray(np.clip(blurred, 0, 1) * subject.wm, np.float32)
 
 
 def _vessels(subject: Subject) -> Volume:

@@ -44,8 +44,8 @@ class MNI152:
     builtin = True
     card = DatasetCard(
         title="ICBM 152 nonlinear symmetric 2009a, virtual subjects",
-        licence="template: Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological "
-        "Institute, McGill University; free to use, copy, modify and distribute if the notice is kept",
+        licence="template: Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal "
+        "Neurological Institute, McGill University; free to use, copy, modify and distribute if the notice is kept",
         citation="Fonov V, Evans AC, Botteron K, Almli CR, McKinstry RC, Collins DL. Unbiased average age-appropriate "
         "atlases for pediatric studies. NeuroImage 54(1), 2011, doi:10.1016/j.neuroimage.2010.07.033",
         obtain="nothing to obtain: the template is installed with nilearn",
@@ -93,7 +93,11 @@ class MNI152:
         """Anatomy: six regions, no flips, since left and right have names. Atrophy: one finding."""
         if options.target == "atrophy":
             return Task(
-                kind="classification", channels=layout.channels, findings=("atrophy",), labels=layout.labels, flip_axes=(0,)
+                kind="classification",
+                channels=layout.channels,
+                findings=("atrophy",),
+                labels=layout.labels,
+                flip_axes=(0,),
             )
         return Task(
             kind="segmentation",

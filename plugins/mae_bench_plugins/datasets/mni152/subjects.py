@@ -36,7 +36,11 @@ def _write_one(root: Path, case: str, number: int, spacing: float) -> None:
         near = ndimage.gaussian_filter(csf, 2.5 / spacing)
         lost = np.clip(1.6 * near, 0, 1) * shrink
         gm, wm, csf = gm * (1 - lost), wm * (1 - 0.5 * lost), csf + gm * lost + 0.5 * wm * lost
-    save_nifti(root / "imagesTr" / f"{case}.nii.gz", acquire(contrast(subject, gm, wm, csf, rng), subject.brain, rng), subject.affine)
+    save_nifti(
+        root / "imagesTr" / f"{case}.nii.gz",
+        acquire(contrast(subject, gm, wm, csf, rng), subject.brain, rng),
+        subject.affine,
+    )
     save_nifti(root / "labelsTr" / f"{case}.nii.gz", label, subject.affine)
 
 

@@ -6,6 +6,7 @@ block a mask token's norm and QKV depend on the position alone, so they are comp
 sample; in its last block only masked tokens ask, and only they are normalised, predicted and compared.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,8 @@ class MaskedAutoencoder(nn.Module):
         ratio: share of patches that are masked; int(L * (1 - ratio)) stay visible.
         norm_pix: targets are normalised within each patch, by the unbiased variance.
     """
+
+    decoder_pos_embed: Tensor
 
     def __init__(
         self, encoder: Any, ratio: float, decoder_dim: int, decoder_depth: int, decoder_heads: int, norm_pix: bool
@@ -85,7 +88,7 @@ class MaskedAutoencoder(nn.Module):
             return masked
         size = masked.shape[-1]
         shrink = (size - 1) / size
-        return F.layer_norm(masked, (size,), eps=TARGET_EPS * shrink) * shrink**0.5
+        return F.layer_norm(masked, (size,), eps=TARGET_EPS * shrink) * math.sqrt(shrink)
 
     def decode(self, encoded: Tensor, order: Tensor) -> Tensor:
         """Predict the masked patches, (B, L - visible, P), in the order of `order`."""
@@ -134,7 +137,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def _take(tokens: Tensor, order: Tensor) -> Tensor:
-    """tokens (B, L, P) in the order (B, K) of each image."""
+    """Tokens (B, L, P) in the order (B, K) of each image."""
     rows = torch.arange(len(tokens), device=tokens.device)[:, None]
     return tokens[rows, order]
 
