@@ -128,7 +128,7 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def acquire(
-    clean: Volume, brain: NDArray[np.bool_], rng: np.random.Generator, noise: float = 0.03
+    clean: Volume, brain: NDArray[np.bool_], rng: np.random.Generator, noise: float = 0.015
 ) -> NDArray[np.int16]:
     """Turn a clean image (brain about 0 to 1) into what a scanner stores: bias field, Rician noise, whole numbers."""
     bias = np.exp(0.12 * smooth_noise(clean.shape, clean.shape[0] / 2.5, rng))

@@ -67,7 +67,7 @@ class VisionTransformerEncoder(nn.Module):
         return tokens + (self.pos_embed if keep is None else F.embedding(keep, self.pos_embed))
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Run the blocks on (B, K, dim) embedded tokens; gives (B, 1 + K, dim) after the last norm, class token first."""
+        """Run the blocks on (B, K, dim) embedded tokens; gives (B, 1 + K, dim), normalised, class token first."""
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in self.blocks:
             x = block(x)

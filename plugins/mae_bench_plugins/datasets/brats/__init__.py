@@ -20,7 +20,7 @@ class BraTSOptions(Options):
     """Options of `brats`."""
 
     subjects: int = Field(47, ge=6, le=2000, description="how many subjects the stand-in (--demo) has")
-    demo_spacing: float = Field(2.5, ge=1, le=6, description="voxel size of the stand-in in mm")
+    demo_spacing: float = Field(3.0, ge=1, le=6, description="voxel size of the stand-in in mm")
 
 
 class BraTS:

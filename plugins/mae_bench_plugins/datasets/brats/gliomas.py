@@ -43,7 +43,7 @@ def _write_one(root: Path, case: str, number: int, spacing: float) -> None:
     subject = virtual_subject(rng, spacing)
     label = grow_tumour(subject, rng, spacing)
     clean = contrasts(subject, label, rng, spacing)
-    image = np.stack([acquire(channel, subject.brain, rng, noise=0.05) for channel in clean], axis=-1)
+    image = np.stack([acquire(channel, subject.brain, rng) for channel in clean], axis=-1)
     save_nifti(root / "imagesTr" / f"{case}.nii.gz", image, subject.affine)
     save_nifti(root / "labelsTr" / f"{case}.nii.gz", label, subject.affine)
 
