@@ -95,6 +95,8 @@ class Dataset(Plugin, Protocol):
     recipes: Path
     builtin: bool
     """The data come with an installed package: `run` needs neither --data nor --demo."""
+    stand_in: bool
+    """`write_demo` can write something."""
 
     def scan(self, options: Any, root: Path) -> Layout:
         """List the cases under `root` without reading images. Raises InputError if this is not the layout."""

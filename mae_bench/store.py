@@ -7,6 +7,7 @@ kernel releases when a process dies, so a killed run never blocks the next one.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -46,14 +47,24 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def writing_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path` that becomes `path` when the block ends well, and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+def writing_folder(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` when the block ends well, and vanishes otherwise.
+
+    It lies in `scratch`, on the same disk, or beside `path`. If `path` came to exist meanwhile, it stays as it is:
+    folders of the store are addressed by what made them.
+    """
+    scratch = scratch or path.parent
+    for folder in (scratch, path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=scratch, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         temporary.chmod(0o755)
         yield temporary
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 ROUNDS = 7
 
 
-def compare(benchmark, ours: Callable[[], object], peers: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict:
+def compare(
+    benchmark, ours: Callable[[], object], peers: Mapping[str, Callable[[], object]], rounds: int = ROUNDS
+) -> dict:
     """Benchmark `ours`, print how many times as long each peer takes (median of the rounds' ratios)."""
     times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
 
@@ -27,6 +29,9 @@ def compare(benchmark, ours: Callable[[], object], peers: Mapping[str, Callable[
     for name in peers:
         each = [peer / own for peer, own in zip(times[name], times["ours"], strict=True)]
         ratios[name] = statistics.median(each)
-        print(f"\n{benchmark.name}: {name} takes {ratios[name]:.2f} times as long (rounds {min(each):.2f} to {max(each):.2f})", end="")
+        print(
+            f"\n{benchmark.name}: {name} takes {ratios[name]:.2f} times as long (rounds {min(each):.2f} to {max(each):.2f})",
+            end="",
+        )
     benchmark.extra_info["ratios"] = ratios
     return ratios

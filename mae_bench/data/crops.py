@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mae_bench.data.prepared import Prepared, PreparedCase
+from mae_bench.errors import UsageError
 
 
 class Batch(NamedTuple):
@@ -49,6 +50,11 @@ class Crops:
     augmentation: Augmentation = Augmentation()
     rank: int = 0
     world: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a batch that processes cannot share equally: their gradients are averaged with equal weights."""
+        if self.batch % self.world:
+            raise UsageError(f"a batch of {self.batch} cases cannot be shared equally by {self.world} processes")
 
     def __call__(self, step: int) -> Batch:
         """The part of batch `step` that falls to this rank."""
@@ -108,4 +114,4 @@ def _crop_zscore(image: NDArray[np.float32]) -> None:
         inside = channel != 0
         if inside.any():
             values = channel[inside]
-            channel[inside] = (values - values.mean()) / max(float(values.std()), 1e-8)
+            channel[inside] = (values - values.mean()) / (float(values.std()) or 1.0)

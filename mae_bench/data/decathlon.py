@@ -45,14 +45,17 @@ def scan(root: Path) -> Layout:
         field = f"{path}: training[{number}]"
         try:
             image, label = (_inside(root, pair[side], f"{field}.{side}") for side in ("image", "label"))
+            missing = [str(root / file) for file in (image, label) if not (root / file).is_file()]
         except (KeyError, TypeError):
             problems[field] = f"{field}: must be an object with image and label"
+            continue
+        except (OSError, ValueError, RuntimeError) as error:  # zero bytes, endless links, names too long
+            problems[field] = f"{field}: {pair['image']!r} or {pair['label']!r} is not a usable path: {error}"
             continue
         except InputError as error:
             problems[field] = str(error)
             continue
         case = _stem(image)
-        missing = [str(root / file) for file in (image, label) if not (root / file).is_file()]
         if case in cases or case in problems:
             problems[field] = f"{field}: case {case} is listed twice ({image})"
         elif missing:
@@ -74,6 +77,9 @@ def _declared(found: Any, path: Path) -> tuple[tuple[str, ...], dict[int, str], 
         ) from error
     if not channels or not labels or not isinstance(pairs, list):
         raise InputError(f"{path}: `modality` and `labels` must not be empty and `training` must be a list")
+    names = [name for value, name in found["labels"].items() if int(value)]
+    if len(labels) != len(names) or len(set(names)) != len(names):
+        raise InputError(f"{path}: `labels` must give each value one name and each name one value")
     if not all(0 < value < 256 for value in labels):
         raise InputError(f"{path}: `labels` must be between 0 and 255, found {sorted(labels)}")
     return channels, labels, pairs

@@ -52,12 +52,13 @@ def read_nifti(path: Path) -> Nifti:
         shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), int(header.get_data_offset())
         affine = np.asarray(header.get_best_affine(), np.float64)
         slope, intercept = header.get_slope_inter()
-        zooms = header.get_zooms()[:3]
     except Exception as error:  # nibabel raises many kinds for a damaged header; all mean the same here
         raise InputError(f"{path}: not a NIfTI file: {error}") from error
+    pixdim = np.abs(header["pixdim"][1:4].astype(float))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not (np.isfinite(affine).all() and np.isfinite(zooms).all() and min(spacing.min(), *zooms) > 1e-6):
-        raise InputError(f"{path}: zero or undefined voxel spacing {tuple(float(zoom) for zoom in zooms)} mm")
+    for sizes in (pixdim, spacing):
+        if not (np.isfinite(sizes).all() and np.isfinite(affine).all() and sizes.min() > 0):
+            raise InputError(f"{path}: zero or undefined voxel spacing {tuple(float(size) for size in sizes)} mm")
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-3:
         raise InputError(f"{path}: the affine is singular")
     count = int(np.prod(shape, dtype=object)) if shape else 0
@@ -65,19 +66,24 @@ def read_nifti(path: Path) -> Nifti:
         raise InputError(f"{path}: impossible shape {shape}")
     if len(raw) < offset + count * dtype.itemsize:
         raise InputError(
-            f"{path}: truncated: {len(raw) - offset} bytes of voxels, the header declares {count * dtype.itemsize}"
+            f"{path}: truncated: {max(len(raw) - offset, 0)} bytes of voxels, the header declares {count * dtype.itemsize}"
         )
     data = np.frombuffer(raw, dtype, count, offset).reshape(shape, order="F")
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels of type {dtype} are not intensities")
     if slope is not None and (slope, intercept or 0.0) != (1.0, 0.0):
-        data = data.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found by the checks
+            data = data.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0.0)
     return Nifti(data, affine, sha256)
 
 
 def _header(raw: bytes) -> Any:
+    """The header as it is: nibabel's own checks would mend a zero spacing to 1 mm without a word."""
     kind = nib.Nifti2Header if raw[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c") else nib.Nifti1Header
-    return kind.from_fileobj(io.BytesIO(raw))
+    header = kind.from_fileobj(io.BytesIO(raw), check=False)
+    if not header["magic"].item().startswith((b"n+1", b"n+2")):
+        raise ValueError("it lacks the mark of a single-file NIfTI")
+    return header
 
 
 def finest_spacing(layout: Layout) -> tuple[float, ...] | None:
@@ -89,17 +95,19 @@ def finest_spacing(layout: Layout) -> tuple[float, ...] | None:
     for case in layout.cases:
         path = layout.root / case.images[0]
         try:
-            with igzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            with path.open("rb") as file:
+                packed = file.read(2) == GZIP_MAGIC
+            with igzip.open(path) if packed else path.open("rb") as file:
                 affine = np.asarray(_header(file.read(544)).get_best_affine(), np.float64)
             orientation = nib.io_orientation(affine)
             spacing = np.empty(3)
             spacing[orientation[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
         except Exception:  # any fault of a header
             continue
-        if np.isfinite(spacing).all() and spacing.min() > 1e-6:
+        if np.isfinite(spacing).all() and spacing.min() > 0:
             found.append(spacing)
-    # Four digits: rounding in the headers must not make a grid of its own.
-    return tuple(float(np.round(size, 4)) for size in np.min(found, axis=0)) if found else None
+    # Five digits: rounding in the headers must not make a grid of its own.
+    return tuple(float(f"{size:.5g}") for size in np.min(found, axis=0)) if found else None
 
 
 def read_case(case: RawCase, root: Path) -> RawImage:

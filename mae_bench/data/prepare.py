@@ -7,8 +7,10 @@ cores busy, and at most `workers` cases are in memory.
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,15 +52,15 @@ def prepare(
         InputError: some cases cannot be used (after all were checked, with a line for each) and not `skip_bad`; or
             none can.
     """
-    key = _listing_key(dataset, options, root, layout, task, preprocessing)
-    with store.claim("prepared", key):
-        stage = store.finished("prepared", key)
-        if stage is None:
-            stage = _prepare_all(
-                dataset, root, layout, task, preprocessing, store.folder("prepared", key), progress, workers
-            )
-            # Only a complete set is declared finished; good cases of an incomplete one are kept for the next try.
-            if not stage["problems"] or (skip_bad and stage["cases"]):
+    source = _Source(dataset, options, root, layout, task, preprocessing)
+    key = source.key()
+    # Looked at before the lock is taken, so that a finished store can be used from a read-only disk.
+    stage = store.finished("prepared", key)
+    if stage is None:
+        with store.claim("prepared", key):
+            stage = store.finished("prepared", key) or _prepare_all(source, store, key, progress, workers)
+            # Only a complete set is declared finished; the good cases of others are found again by their own keys.
+            if stage["cases"] and (skip_bad or not stage["problems"]):
                 store.finish("prepared", key, stage)
     prepared = Prepared(store.folder("prepared", key), stage)
     if prepared.problems and not (skip_bad and prepared.facts):
@@ -111,19 +113,52 @@ def _each_case(
     return results, problems
 
 
-def _prepare_all(
-    dataset: Dataset,
-    root: Path,
-    layout: Layout,
-    task: Task,
-    preprocessing: Preprocessing,
-    folder: Path,
-    progress: Progress,
-    workers: int | None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Source:
+    """All that prepared arrays depend on, and the addresses that follow from it."""
+
+    dataset: Dataset
+    options: Options
+    root: Path
+    layout: Layout
+    task: Task
+    preprocessing: Preprocessing
+
+    def case_key(self, case: RawCase) -> str:
+        """Address of one prepared case: names, sizes and times of its files, so that no file is read to look it up."""
+        files = []
+        for path in (*case.images, *([case.label] if case.label else [])):
+            try:
+                state = (self.root / path).stat()
+                files.append((str(path), state.st_size, state.st_mtime_ns))
+            except OSError:
+                files.append((str(path), -1, -1))
+        return digest(
+            {
+                "format": FORMAT,
+                "dataset": self.dataset.name,
+                "options": self.options.model_dump(mode="json"),
+                "root": str(self.root.resolve()),
+                "case": (case.id, case.subject, case.findings),
+                "files": files,
+                "labels": sorted(self.task.labels),
+                "channels": self.task.channels,
+                "preprocessing": self.preprocessing.model_dump(mode="json"),
+            }
+        )
+
+    def key(self) -> str:
+        """Address of the whole set."""
+        return digest([sorted(map(self.case_key, self.layout.cases)), self.layout.problems])
+
+
+def _prepare_all(source: _Source, store: Store, key: str, progress: Progress, workers: int | None) -> dict[str, Any]:
+    scratch = store.folder("prepared", key)
+    for left in scratch.glob(".*.tmp"):  # by a run that was killed: this one holds the lock
+        shutil.rmtree(left, ignore_errors=True)
     facts, problems = _each_case(
-        lambda case: _prepare_case(dataset, root, case, task, preprocessing, folder / "cases" / case.id),
-        layout,
+        lambda case: _prepare_case(source, case, store.folder("prepared", "cases"), scratch),
+        source.layout,
         progress,
         workers,
     )
@@ -135,43 +170,20 @@ def _prepare_all(
     }
 
 
-def _listing_key(
-    dataset: Dataset, options: Options, root: Path, layout: Layout, task: Task, preprocessing: Preprocessing
-) -> str:
-    """Address of the prepared folder: names, sizes and times of the files, so that no file is read to look it up."""
-    files = []
-    for case in layout.cases:
-        for path in (*case.images, *([case.label] if case.label else [])):
-            try:
-                state = (root / path).stat()
-                files.append((case.id, str(path), state.st_size, state.st_mtime_ns))
-            except OSError:
-                files.append((case.id, str(path), -1, -1))
-    return digest(
-        {
-            "format": FORMAT,
-            "dataset": dataset.name,
-            "options": options.model_dump(mode="json"),
-            "root": str(root.resolve()),
-            "files": files,
-            "problems": layout.problems,
-            "labels": sorted(task.labels),
-            "channels": task.channels,
-            "preprocessing": preprocessing.model_dump(mode="json"),
-        }
-    )
-
-
-def _prepare_case(
-    dataset: Dataset, root: Path, case: RawCase, task: Task, preprocessing: Preprocessing, folder: Path
-) -> CaseFacts:
+def _prepare_case(source: _Source, case: RawCase, cases: Path, scratch: Path) -> CaseFacts:
+    key = source.case_key(case)
+    folder = cases / key
     if (folder / "case.json").is_file():
         return CaseFacts.model_validate_json((folder / "case.json").read_bytes())
-    raw = read_checked(dataset, root, case, task)
-    image, label, geometry_facts = apply_preprocessing(raw, preprocessing)
+    raw = read_checked(source.dataset, source.root, case, source.task)
+    image, label, geometry_facts = apply_preprocessing(raw, source.preprocessing)
+    if not image.any():
+        window = f"[{source.preprocessing.intensity.low}, {source.preprocessing.intensity.high}]"
+        raise InputError(f"{case.images[0]}: every voxel lies below the window {window}")
     points, ranges = crop_centres(image, label, case.id)
     facts = CaseFacts(
         id=case.id,
+        folder=key,
         subject=case.subject,
         sha256=raw.sha256,
         affine=tuple(tuple(float(x) for x in row) for row in raw.affine),
@@ -180,7 +192,7 @@ def _prepare_case(
         findings=case.findings,
         **geometry_facts,
     )
-    with writing_folder(folder) as temporary:
+    with writing_folder(folder, scratch) as temporary:
         _write_array(temporary / "image.npy", image.astype(np.float16))
         if label is not None:
             _write_array(temporary / "label.npy", label)
@@ -194,6 +206,8 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(np.ascontiguousarray(array).data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def apply_preprocessing(
@@ -259,7 +273,7 @@ def normalise(image: NDArray[np.float32], intensity: Intensity) -> None:
         if len(values):
             # The mean of many float32 is taken in float64; float16 storage needs no more than float32 after.
             mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-            channel[inside] = (values - np.float32(mean)) / np.float32(max(deviation, 1e-8))
+            channel[inside] = (values - np.float32(mean)) / np.float32(deviation or 1.0)
 
 
 def crop_centres(

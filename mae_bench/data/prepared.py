@@ -15,10 +15,12 @@ class CaseFacts(Value):
     """What is known of a prepared case without opening its arrays.
 
     native_shape and native_spacing are of the whole image in RAS order; `start` and `cropped` say which part of it was
-    prepared. points: for each label value (and "foreground") the rows of points.npy that belong to it.
+    prepared. folder: address of its arrays. points: for each label value (and "foreground") the rows of points.npy
+    that belong to it.
     """
 
     id: str
+    folder: str
     subject: str
     sha256: str
     affine: tuple[tuple[float, ...], ...]
@@ -88,7 +90,10 @@ class PreparedCase:
 
 
 class Prepared:
-    """A finished prepared folder: every usable case, what was refused, and the fingerprint of the contents."""
+    """A finished set of cases, what was refused, and the fingerprint of the contents.
+
+    `folder` is that of the set; the arrays lie beside it in `cases/`, shared by all sets that hold the same case.
+    """
 
     def __init__(self, folder: Path, stage: dict[str, Any]) -> None:
         self.folder = folder
@@ -98,4 +103,5 @@ class Prepared:
 
     def case(self, case: str) -> PreparedCase:
         """One case by id."""
-        return PreparedCase(self.folder / "cases" / case, self.facts[case])
+        facts = self.facts[case]
+        return PreparedCase(self.folder.parent / "cases" / facts.folder, facts)

@@ -39,6 +39,8 @@ def locate(
     """
     if data is not None and demo:
         raise UsageError("--data and --demo exclude each other")
+    if demo and not dataset.stand_in:
+        raise UsageError(f"{dataset.name} has no stand-in: give --data DIR, or try `--dataset brats --demo`")
     if data is not None:
         if not data.is_dir():
             raise InputError(f"{data}: no such folder", "--data must be the folder of the data set")
@@ -46,11 +48,12 @@ def locate(
     if demo or dataset.builtin:
         return write_stand_in(dataset, options, store, progress), "demo"
     card = dataset.card
-    raise InputError(
-        f"{dataset.name}: no data given",
-        f"get it: {card.obtain}\nlicence: {card.licence}\nthen: mae-bench run --dataset {dataset.name} --data DIR ...\n"
-        f"or try the stand-in: mae-bench run --dataset {dataset.name} --demo ...",
+    hint = (
+        f"get it: {card.obtain}\nlicence: {card.licence}\nthen: mae-bench run --dataset {dataset.name} --data DIR ..."
     )
+    if dataset.stand_in:
+        hint += f"\nor try the stand-in: mae-bench run --dataset {dataset.name} --demo ..."
+    raise InputError(f"{dataset.name}: no data given", hint)
 
 
 def write_stand_in(dataset: Dataset, options: Options, store: Store, progress: Progress) -> Path:
@@ -58,10 +61,11 @@ def write_stand_in(dataset: Dataset, options: Options, store: Store, progress: P
     # The version, because another version may draw another stand-in.
     key = f"{dataset.name}-{digest([options.model_dump(mode='json'), __version__])}"
     folder = store.folder("demo", key)
-    with store.claim("demo", key):
-        if not (folder / "files").is_dir():
-            with writing_folder(folder / "files") as temporary:
-                dataset.write_demo(options, temporary, progress)
+    if not (folder / "files").is_dir():
+        with store.claim("demo", key):
+            if not (folder / "files").is_dir():
+                with writing_folder(folder / "files") as temporary:
+                    dataset.write_demo(options, temporary, progress)
     return folder / "files"
 
 

@@ -10,6 +10,7 @@ The diagonal is that of the whole image: the farthest that two voxels can lie ap
 better than any answer. `ignore` is what MONAI's defaults amount to, and what the paper's code does (PAPER D5).
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -50,5 +51,7 @@ def hd95(prediction: Mask, truth: Mask, spacing: Sequence[float], empty: Empty =
     # A margin of one voxel, clipped at the image: what touches the image's edge has its surface there.
     box = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in bounding_box(np.logical_or(prediction, truth)))
     pair = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (prediction, truth))
-    distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of an argument that it passes itself
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
     return float(distance)

@@ -228,7 +228,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     no_traceback(answer)
 
 
-HEAD = '''
+HEAD = """
 from mae_bench import hookimpl
 from mae_bench.values import Options
 class Head:
@@ -239,7 +239,7 @@ class Head:
 @hookimpl
 def {hook}():
     return [Head()]
-'''
+"""
 
 
 def install(site: Path, dist: str, code: str) -> None:

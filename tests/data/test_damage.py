@@ -285,7 +285,7 @@ def half_written(store: Path) -> list[Path]:
 
 
 def prepared_cases(store: Path) -> set[str]:
-    return {path.parent.name for path in store.glob("prepared/*/cases/*/case.json")}
+    return {json.loads(path.read_text())["id"] for path in store.glob("prepared/cases/*/case.json")}
 
 
 @pytest.mark.parametrize("damage", CASE_DAMAGES, ids=lambda damage: damage.kind)

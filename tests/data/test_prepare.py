@@ -1,6 +1,7 @@
 """Preparing, against nibabel, scipy and closed forms; resuming; full and read-only disks; the way back."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -358,15 +359,20 @@ def test_a_stopped_run_goes_on_where_it_was(workers: int, tmp_path: Path) -> Non
     assert not temporary(store)
 
 
+def inodes(store: Path) -> dict[str, int]:
+    """Which file holds each prepared case: a case prepared anew would be another file."""
+    return {json.loads(path.read_text())["id"]: path.stat().st_ino for path in store.glob("prepared/cases/*/case.json")}
+
+
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     """SIGKILL and power cuts leave temporary folders behind: the run that finishes the stage removes them."""
     root, store = tmp_path / "task", tmp_path / "store"
     write_msd(root, plain_cases(3))
     with pytest.raises(Stopped):
         run(root, store, progress=stop_after(1), workers=1)
-    (cases,) = store.glob("prepared/*/cases")
-    (cases / ".case_02.k1lled.tmp").mkdir()
-    (cases / ".case_02.k1lled.tmp" / "image.npy").write_bytes(b"half")
+    (folder,) = (path for path in store.glob("prepared/*") if path.name != "cases")
+    (folder / ".case_02.k1lled.tmp").mkdir()
+    (folder / ".case_02.k1lled.tmp" / "image.npy").write_bytes(b"half")
     run(root, store)
     assert not temporary(store)
 
@@ -379,10 +385,10 @@ def test_good_cases_are_kept_when_others_are_mended(tmp_path: Path) -> None:
     (root / "imagesTr/case_02.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match="case_02"):
         run(root, store)
-    kept = {path.parent.name: path.stat().st_ino for path in store.glob("prepared/*/cases/*/case.json")}
+    kept = inodes(store)
     (root / "imagesTr/case_02.nii.gz").write_bytes(good)
-    folder = run(root, store).folder
-    again = {path.parent.name: path.stat().st_ino for path in folder.glob("cases/*/case.json")}
+    run(root, store)
+    again = inodes(store)
     assert set(again) == {"case_00", "case_01", "case_02", "case_03"}
     assert {case: again[case] for case in kept} == kept
 
@@ -393,10 +399,10 @@ def test_skipping_after_a_refusal_uses_what_was_prepared(tmp_path: Path) -> None
     (root / "imagesTr/case_02.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match="case_02"):
         run(root, store)
-    kept = {path.parent.name: path.stat().st_ino for path in store.glob("prepared/*/cases/*/case.json")}
+    kept = inodes(store)
     prepared = run(root, store, skip_bad=True)
     assert set(prepared.facts) == set(kept) == {"case_00", "case_01", "case_03"}
-    assert {path.parent.name: path.stat().st_ino for path in store.glob("prepared/*/cases/*/case.json")} == kept
+    assert inodes(store) == kept
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------

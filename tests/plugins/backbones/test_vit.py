@@ -184,9 +184,7 @@ def test_the_depth_option() -> None:
 
 def test_drop_path_rises_to_the_last_block() -> None:
     made = build(depth=5, drop_path=0.2)
-    rates = [
-        [module.drop_prob for module in block.modules() if isinstance(module, DropPath)] for block in made.blocks
-    ]
+    rates = [[module.drop_prob for module in block.modules() if isinstance(module, DropPath)] for block in made.blocks]
     np.testing.assert_allclose([max(rate, default=0.0) for rate in rates], np.linspace(0, 0.2, 5))
     assert not any(isinstance(module, DropPath) for module in build(depth=5).modules())
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
+from mae_bench_plugins.pretraining.mae.model import MaskedAutoencoder
 
 from mae_bench.engine.onednn import OneDNNLinear, preferred, use_onednn
 from mae_bench.tokens import patchify, unpatchify
-from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
-from mae_bench_plugins.pretraining.mae.model import MaskedAutoencoder
 
 
 def make(roi, patch, channels=2, dim=48, depth=3, heads=3, ratio=0.75, decoder=(24, 3, 3), norm_pix=True):
@@ -109,7 +109,10 @@ def peer_weights(model):
         1, (channels, *patch)
     )
     found["vit.embeddings.patch_embeddings.projection.bias"] = state["encoder.patch_embed.bias"]
-    found["vit.layernorm.weight"], found["vit.layernorm.bias"] = state["encoder.norm.weight"], state["encoder.norm.bias"]
+    found["vit.layernorm.weight"], found["vit.layernorm.bias"] = (
+        state["encoder.norm.weight"],
+        state["encoder.norm.bias"],
+    )
     found["decoder.mask_token"] = state["mask_token"][None, None]
     table = model.decoder_pos_embed
     found["decoder.decoder_pos_embed"] = torch.cat([torch.zeros(1, 1, table.shape[1]), table[None]], dim=1)

@@ -30,6 +30,7 @@ class BraTS:
     summary = "brain tumour segmentation: MSD Task01, BraTS 2021, BraTS 2023"
     Options = BraTSOptions
     recipes = Path(__file__).parent / "recipes"
+    stand_in = True
     builtin = False
     card = DatasetCard(
         title="Brain tumours in multimodal MRI (MSD Task01_BrainTumour, BraTS 2021, BraTS 2023)",

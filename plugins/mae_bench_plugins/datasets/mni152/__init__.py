@@ -41,6 +41,7 @@ class MNI152:
     summary = "virtual subjects of the ICBM 152 template: real anatomy, no download"
     Options = MNI152Options
     recipes = Path(__file__).parent / "recipes"
+    stand_in = True
     builtin = True
     card = DatasetCard(
         title="ICBM 152 nonlinear symmetric 2009a, virtual subjects",

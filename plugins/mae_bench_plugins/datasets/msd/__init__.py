@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat, model_validator
 
 from mae_bench import hookimpl
 from mae_bench.errors import UsageError
@@ -14,16 +14,24 @@ from mae_bench.interfaces import DatasetCard, Layout, RawCase, RawImage, Words
 from mae_bench.task import Intensity, Preprocessing, Protocol, Region, Split, Task
 from mae_bench.values import Options
 
+Millimetres = Annotated[FiniteFloat, Field(gt=0)]
+
 
 class MSDOptions(Options):
     """Options of `msd`."""
 
     intensity: Literal["zscore", "window"] = Field("zscore", description="z-score of non-zero voxels, or a window")
-    low: float = Field(-175.0, description="lower end of the window")
-    high: float = Field(250.0, description="upper end of the window")
-    spacing: tuple[float, float, float] | None = Field(
+    low: FiniteFloat = Field(-175.0, description="lower end of the window")
+    high: FiniteFloat = Field(250.0, description="upper end of the window")
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
         None, description="voxel size in mm; when not given, the finest of all cases per axis, which loses nothing"
     )
+
+    @model_validator(mode="after")
+    def _window(self) -> MSDOptions:
+        if self.low >= self.high:
+            raise ValueError("low must be less than high")
+        return self
 
 
 class MSD:
@@ -33,6 +41,7 @@ class MSD:
     summary = "any task in the Medical Segmentation Decathlon layout"
     Options = MSDOptions
     recipes = Path(__file__).parent / "recipes"
+    stand_in = False
     builtin = False
     card = DatasetCard(
         title="Medical Segmentation Decathlon, or your own data in its layout",
@@ -99,7 +108,7 @@ class MSD:
 
     def write_demo(self, options: MSDOptions, root: Path, progress: Callable[[int, int], None]) -> None:
         """There is no one task to stand in for."""
-        raise UsageError("msd has no stand-in: give --data DIR, or try `--dataset brats --demo`")
+        raise UsageError("msd has no stand-in")
 
 
 @hookimpl
