@@ -1,15 +1,19 @@
 """What may be claimed when two methods were run on the same cases and seeds."""
 
+import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mae_bench.errors import InputError, UsageError
+from mae_bench.metrics.classification import mean_auc
 from mae_bench.record import ResultRecord
-from mae_bench.stats import Interval, Scores, paired_difference
+from mae_bench.stats import Interval, paired_difference, paired_statistic_difference
 from mae_bench.store import Store
 
 CHOICES = ("dataset", "backbone", "pretrain", "head")
@@ -63,7 +67,17 @@ def select(records: Sequence[ResultRecord], conditions: Sequence[str]) -> list[R
         if not equals:
             raise UsageError(f"{condition!r}: expected field=value")
         pairs.append((name, value))
-    return [record for record in records if all(str(field_of(record, name)) == value for name, value in pairs)]
+    return [record for record in records if all(_equal(field_of(record, name), value) for name, value in pairs)]
+
+
+def _equal(field: Any, text: str) -> bool:
+    """Whether a field is what the user wrote; a number may be written in any way."""
+    if isinstance(field, bool) or not isinstance(field, int | float):
+        return str(field) == text
+    try:
+        return float(field) == float(text)
+    except ValueError:
+        return False
 
 
 def compare(store: Store, a: str, b: str, where: Sequence[str], metric: str | None) -> Comparison:
@@ -82,18 +96,21 @@ def compare(store: Store, a: str, b: str, where: Sequence[str], metric: str | No
     for first, second in pairs:
         _same_question(first, second)
     metric = metric or pairs[0][0].main_metric
-    scores_a, scores_b = (_scores(store, [pair[side] for pair in pairs], metric) for side in (0, 1))
-    difference = paired_difference(scores_a, scores_b)
+    tables = [[_cases(store, record) for record in side] for side in zip(*pairs, strict=True)]
+    mean_a, mean_b, difference = (_auc if metric.startswith("auc") else _means)(tables[0], tables[1], metric)
     differing = _differing(*pairs[0])
+    shape = (len(pairs), len(tables[0][0]))
+    # What was asked about is no surprise; whatever else differs must be said.
+    asked = {condition.split("=")[0].split(".")[0] for side in (a, b) for condition in side.split(",") if "=" in side}
+    besides = tuple(name for name in differing if name not in {*asked, *PAIRED})
     return Comparison(
         metric,
-        float(np.nanmean(scores_a)),
-        float(np.nanmean(scores_b)),
+        mean_a,
+        mean_b,
         difference,
-        len(scores_a),
-        scores_a.shape[1],
+        *shape,
         differing,
-        _sentence(a, b, metric, difference, scores_a.shape, differing),
+        _sentence(a, b, metric, difference, shape, besides),
     )
 
 
@@ -134,29 +151,61 @@ def _same_question(a: ResultRecord, b: ResultRecord) -> None:
             raise InputError(f"{a.key} and {b.key} cannot be compared: their {what} differ")
 
 
-def _scores(store: Store, records: Sequence[ResultRecord], metric: str) -> Scores:
-    """(seeds, cases) of one column of the per-case files."""
-    rows = []
-    for record in records:
-        path = store.cases_path(record.key)
-        if not path.is_file():
-            raise InputError(f"{path}: missing: the record of {record.key} has lost its per-case scores")
-        table = pd.read_csv(path, index_col="case").sort_index()
-        if metric not in table:
-            raise UsageError(f"no metric {metric!r} per case; there are: {', '.join(table.columns)}")
-        rows.append(table[metric].to_numpy(float))
-    return np.array(rows)
+def _cases(store: Store, record: ResultRecord) -> pd.DataFrame:
+    """The per-case scores of a record, in the order of its test cases."""
+    path = store.cases_path(record.key)
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing: the record of {record.key} has lost its per-case scores") from None
+    if record.cases is not None and hashlib.sha256(text).hexdigest() != record.cases.sha256:
+        raise InputError(f"{path}: changed since the record was written", "run the cell again in another store")
+    table = pd.read_csv(io.BytesIO(text), index_col="case")
+    if sorted(table.index) != sorted(record.data.split.test):
+        raise InputError(f"{path}: its cases are not the test cases of the record")
+    return table.loc[list(record.data.split.test)]
 
 
-def _sentence(
-    a: str, b: str, metric: str, difference: Interval, shape: tuple[int, ...], differing: tuple[str, ...]
-) -> str:
+Side = Sequence[pd.DataFrame]
+
+
+def _means(a: Side, b: Side, metric: str) -> tuple[float, float, Interval]:
+    """Means over the pairs that both methods have a score for, and their difference."""
+    known = set(a[0].columns) & set(b[0].columns)
+    if metric not in known:
+        raise UsageError(f"no metric {metric!r} per case; there are: {', '.join(sorted(known))}")
+    first, second = (np.array([table[metric].to_numpy(float) for table in side]) for side in (a, b))
+    both = np.isfinite(first) & np.isfinite(second)
+    if not both.any():
+        raise InputError(f"{metric}: no case has a score under both methods")
+    return float(first[both].mean()), float(second[both].mean()), paired_difference(first, second)
+
+
+def _auc(a: Side, b: Side, metric: str) -> tuple[float, float, Interval]:
+    """AUC, the mean over findings for `auc` and of one finding for `auc/NAME`, and its difference."""
+    findings = [name.removeprefix("score/") for name in a[0].columns if name.startswith("score/")]
+    chosen = findings if metric == "auc" else [name for name in findings if metric == f"auc/{name}"]
+    if not chosen:
+        raise UsageError(f"no metric {metric!r}; there are: auc, {', '.join(f'auc/{name}' for name in findings)}")
+    truth = a[0][[f"truth/{name}" for name in chosen]].to_numpy(float)
+    first, second = ([table[[f"score/{name}" for name in chosen]].to_numpy(float) for table in side] for side in (a, b))
+
+    def difference(seed: int, cases: NDArray[np.intp]) -> float:
+        return mean_auc(truth[cases], first[seed][cases]) - mean_auc(truth[cases], second[seed][cases])
+
+    found = paired_statistic_difference(len(a), len(truth), difference)
+    if found is None:
+        raise InputError(f"{metric}: the test cases are all of one class")
+    means = (float(np.mean([mean_auc(truth, scores) for scores in side])) for side in (first, second))
+    return next(means), next(means), found
+
+
+def _sentence(a: str, b: str, metric: str, difference: Interval, shape: tuple[int, int], besides: Sequence[str]) -> str:
     lower_is_better = metric.startswith("hd95")
     basis = f"{shape[0]} seed{'s' * (shape[0] > 1)} on {shape[1]} cases"
-    alone = "" if set(differing) <= {*CHOICES, *PAIRED} else f" (they also differ in {', '.join(differing)})"
+    alone = f" (they also differ in {', '.join(besides)})" if besides else ""
     if difference.low > 0 or difference.high < 0:
         better = a if (difference.value > 0) != lower_is_better else b
-        return (
-            f"{better} is better by {abs(difference.value):.4f} {metric} over {basis}; the interval leaves out 0{alone}"
-        )
+        by = f"{abs(difference.value):.4f} {metric}"
+        return f"{better} is better by {by} over {basis}; the interval leaves out 0{alone}"
     return f"no difference in {metric} may be claimed over {basis}: the interval holds 0{alone}"

@@ -156,6 +156,10 @@ class Encoder(Protocol):
 class Backbone(Plugin, Protocol):
     """Builds encoders."""
 
+    def check(self, options: Any, roi: tuple[int, ...]) -> None:
+        """Raise UsageError when it cannot be built for crops of this size. Light: called before any data is read."""
+        ...
+
     def build(self, options: Any, channels: int, roi: tuple[int, ...], drop_path: float = 0.0) -> nn.Module: ...
 
 

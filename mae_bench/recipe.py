@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from mae_bench.errors import InputError, UsageError
 from mae_bench.values import Value
@@ -46,7 +46,9 @@ class Finetune(Stage):
 
     layer_decay: float = Field(0.75, gt=0, le=1, description="learning-rate factor per encoder block, from the top")
     drop_path: float = Field(0.1, ge=0, lt=1, description="stochastic depth of the last block, rising linearly")
-    loss: Literal["dice", "dice_ce", "bce"] = Field("dice_ce", description="bce is for classification")
+    loss: Literal["dice", "dice_ce"] = Field(
+        "dice_ce", description="of segmentation; classification has binary cross-entropy"
+    )
     foreground: float = Field(0.5, ge=0, le=1, description="share of crops centred on a labelled voxel")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a flip per axis the task allows")
     intensity: float = Field(0.1, ge=0, lt=1, description="random scale and shift, up to this much")
@@ -59,7 +61,9 @@ class Recipe(Value):
 
     name: str
     summary: str
-    roi: tuple[int, ...] = Field(description="crop size in voxels of the prepared grid")
+    roi: tuple[PositiveInt, ...] = Field(
+        min_length=2, max_length=3, description="crop size in voxels of the prepared grid"
+    )
     pretrain: Stage
     finetune: Finetune
 
@@ -90,7 +94,10 @@ def load_recipe(folder: Path, name: str) -> RecipeFile:
     if not path.is_file():
         raise UsageError(f"no recipe {name!r} for this data set; there are: {', '.join(recipe_names(folder))}")
     try:
-        return RecipeFile(name=name, **tomllib.loads(path.read_text()))
+        fields = tomllib.loads(path.read_text())
+        if "name" in fields:
+            raise InputError(f"{path}: name: a recipe is named by its file; remove this field")
+        return RecipeFile(name=name, **fields)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
     except ValidationError as error:

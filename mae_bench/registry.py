@@ -18,6 +18,7 @@ KINDS = {
     "pretrain": "mae_bench_pretrainings",
     "head": "mae_bench_heads",
 }
+CARRIED = ("name", "summary", "Options", "provides", "needs")  # what `interfaces.Plugin` asks of every kind
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,11 @@ def load(entries: Iterable[EntryPoint]) -> Registry:
                 if hasattr(module, hook)
                 for plugin in getattr(module, hook)()
             ]
+            for item in listed:
+                if missing := [name for name in CARRIED if not hasattr(item.plugin, name)]:
+                    raise TypeError(f"its {item.kind} {item.plugin!r} lacks {', '.join(missing)}")
             named = [(item.kind, str(item.plugin.name)) for item in listed]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Anything may go wrong in a stranger's module; the reason is kept and shown by `plugins list`.
             registry.unavailable[label] = f"{type(error).__name__}: {error}"
             if manager.has_plugin(label):

@@ -76,7 +76,16 @@ def resolve(request: Request, registry: Registry) -> Chosen:
         plugin = plugins[kind].plugin
         options[kind] = _options(kind, plugin, {**file.for_plugin(kind, plugin.name), **given[kind]})
     _fit({kind: (listed.plugin, options[kind]) for kind, listed in plugins.items()})
-    return Chosen(plugins, options, _recipe(file, stages))
+    recipe = _recipe(file, stages)
+    _check_roi(recipe.roi, dataset, options["dataset"])
+    plugins["backbone"].plugin.check(options["backbone"], recipe.roi)
+    return Chosen(plugins, options, recipe)
+
+
+def _check_roi(roi: tuple[int, ...], dataset: Any, options: Options) -> None:
+    axes = 3 if "3d" in dataset.provides(options) else 2
+    if len(roi) != axes:
+        raise UsageError(f"--set recipe.roi: {dataset.name} has {axes} axes, a crop of {roi} has {len(roi)}")
 
 
 def resolve_dataset(name: str, settings: Mapping[str, str], registry: Registry) -> tuple[Any, Options]:

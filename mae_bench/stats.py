@@ -37,8 +37,15 @@ def mean_interval(scores: Scores, seed: int = 0) -> Interval | None:
     scores = scores[np.isfinite(scores)]
     if not len(scores):
         return None
-    draws = np.random.default_rng(seed).integers(len(scores), size=(RESAMPLES, len(scores)))
-    return Interval(float(scores.mean()), *_percentiles(scores[draws].mean(axis=1)))
+    rng = np.random.default_rng(seed)
+    means = [scores[rng.integers(len(scores), size=(rows, len(scores)))].mean(axis=1) for rows in _rows(len(scores))]
+    return Interval(float(scores.mean()), *_percentiles(np.concatenate(means)))
+
+
+def _rows(cases: int) -> list[int]:
+    """RESAMPLES in portions whose tables stay small, however many cases there are."""
+    portion = max(1, min(RESAMPLES, 2**22 // cases))
+    return [min(portion, RESAMPLES - done) for done in range(0, RESAMPLES, portion)]
 
 
 def statistic_interval(
@@ -74,12 +81,41 @@ def paired_difference(a: Scores, b: Scores, seed: int = 0) -> Interval:
     difference = a - b
     seeds, cases = difference.shape
     rng = np.random.default_rng(seed)
-    # Drawing with replacement is giving weights: the mean of a draw is a ratio of two bilinear forms.
-    seed_weight = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES)
-    case_weight = rng.multinomial(cases, np.full(cases, 1 / cases), RESAMPLES)
     known = np.isfinite(difference)
-    total = np.einsum("rs,sc,rc->r", seed_weight, np.where(known, difference, 0.0), case_weight, optimize=True)
-    count = np.einsum("rs,sc,rc->r", seed_weight, known.astype(float), case_weight, optimize=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        draws = total / count
-    return Interval(float(np.nanmean(difference)), *_percentiles(draws[np.isfinite(draws)]))
+    if not known.any():
+        raise ValueError("no pair of scores is known")
+    values, weights = np.where(known, difference, 0.0), known.astype(float)
+    draws = []
+    for rows in _rows(cases):
+        # Drawing with replacement is giving weights: the mean of a draw is a ratio of two bilinear forms.
+        seed_weight = rng.multinomial(seeds, np.full(seeds, 1 / seeds), rows)
+        case_weight = rng.multinomial(cases, np.full(cases, 1 / cases), rows)
+        total = ((seed_weight @ values) * case_weight).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            draws.append(total / ((seed_weight @ weights) * case_weight).sum(axis=1))
+    means = np.concatenate(draws)
+    return Interval(float(np.nanmean(difference)), *_percentiles(means[np.isfinite(means)]))
+
+
+def paired_statistic_difference(
+    seeds: int,
+    cases: int,
+    statistic: Callable[[int, NDArray[np.intp]], float],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Interval | None:
+    """As `paired_difference` for a difference that is not a mean over cases: `statistic(seed, cases)` gives it.
+
+    Returns:
+        None when it is undefined on all cases.
+    """
+    rng = np.random.default_rng(seed)
+    value = np.mean([statistic(number, np.arange(cases)) for number in range(seeds)])
+    if not np.isfinite(value):
+        return None
+    draws = []
+    for _ in range(resamples):
+        drawn = rng.integers(cases, size=cases)
+        draws.append(np.mean([statistic(int(number), drawn) for number in rng.integers(seeds, size=seeds)]))
+    means = np.array(draws)
+    return Interval(float(value), *_percentiles(means[np.isfinite(means)]))

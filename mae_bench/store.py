@@ -150,7 +150,7 @@ class Store:
         Raises:
             UsageError: none or several.
         """
-        keys = [path.stem for path in (self.root / "records").glob(f"{prefix}*.json")] if prefix else []
+        keys = [path.stem for path in (self.root / "records").glob("*.json") if prefix and path.stem.startswith(prefix)]
         if len(keys) != 1:
             raise UsageError(f"{len(keys)} records in {self.root} have a key that starts with {prefix!r}")
         record = self.read_record(keys[0])

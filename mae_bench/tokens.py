@@ -38,7 +38,7 @@ def sincos_positions(grid: Sequence[int], dim: int) -> Tensor:
     """Fixed sine-cosine table, (prod(grid), dim), in row-major order.
 
     Each axis gets an equal share of the width (the first ones a pair more when it does not divide), sines before
-    cosines, frequencies 10000^(-k/n): He et al. 2022 in 2-D, Zhou et al. 2023 in 3-D.
+    cosines, frequencies 10000^(-k/n), rows first: as timm in 2-D, as the paper's code in 3-D (PAPER 4).
     """
     pairs = [dim // 2 // len(grid) + (axis < dim // 2 % len(grid)) for axis in range(len(grid))]
     places = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")

@@ -1,5 +1,6 @@
 """What may be claimed: records paired by seed and compared case by case."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,12 @@ def add(store: Store) -> Add:
         data = {
             "kind": "demo", "fingerprint": "f00d", "split": SPLIT | {"test": CASES}, "labelled": ["a", "b"],
         } | fields.pop("data", {})  # fmt: skip
-        record = make_record(make_spec(seed=seed, **changes), data=data, **fields)
         rows = [f"{CASES[i]},{dice[i]},{hd95[i] if hd95 is not None else 9.0}\n" for i in order or range(len(dice))]
-        write_bytes(store.cases_path(record.key), ("case,dice,hd95\n" + "".join(rows)).replace("nan", "").encode())
+        text = ("case,dice,hd95\n" + "".join(rows)).replace("nan", "").encode()
+        spec = make_spec(seed=seed, **changes)
+        cases = {"file": f"{spec.key()}.cases.csv", "sha256": hashlib.sha256(text).hexdigest()}
+        record = make_record(spec, data=data, cases=cases, **fields)
+        write_bytes(store.cases_path(record.key), text)
         store.write_record(record)
         return record
 
@@ -173,8 +177,8 @@ def test_a_lost_case_file_is_named(store: Store, add: Add) -> None:
 def test_an_unknown_metric_lists_the_metrics(store: Store, add: Add) -> None:
     add(MAE, scores(0))
     add(SCRATCH, scores(0))
-    with pytest.raises(UsageError, match="no metric 'auc' per case; there are: dice, hd95"):
-        compare(store, "pretrain=mae", "pretrain=scratch", (), "auc")
+    with pytest.raises(UsageError, match="no metric 'iou' per case; there are: dice, hd95"):
+        compare(store, "pretrain=mae", "pretrain=scratch", (), "iou")
 
 
 def test_a_case_file_that_lacks_a_test_case_is_refused(store: Store, add: Add) -> None:
@@ -230,3 +234,13 @@ def test_a_number_may_be_written_in_any_way(text: str) -> None:
     """`run --labels 1` leaves labels 1.0, which `--where labels=1` must find."""
     record = make_record()
     assert select([record], (f"labels={text}",)) == [record]
+
+
+def test_a_case_file_that_was_changed_is_refused(store: Store, add: Add) -> None:
+    """The record says which scores it was made from."""
+    record = add(MAE, scores(0))
+    add(SCRATCH, scores(1))
+    path = store.cases_path(record.key)
+    path.write_bytes(path.read_bytes().replace(b"0.", b"0.9", 1))
+    with pytest.raises(InputError, match="changed since the record was written"):
+        compare(store, "pretrain=mae", "pretrain=scratch", (), None)

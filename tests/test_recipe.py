@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import mae_bench_plugins.datasets as first_party
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import mae_bench_plugins.datasets as first_party
 from mae_bench.errors import InputError, UsageError
 from mae_bench.recipe import Finetune, Recipe, RecipeFile, Stage, load_recipe, recipe_names
 
@@ -125,7 +125,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, old: str, new: str, field: str) 
 
 def test_the_name_comes_from_the_file_name_alone(tmp_path: Path) -> None:
     """`name` is a field of a recipe, so someone will write it into the file."""
-    with pytest.raises(InputError, match=r"mine\.toml.*\n.*name"):
+    with pytest.raises(InputError, match=r"mine\.toml: name: "):
         load_recipe(write(tmp_path, 'name = "other"\n' + GOOD), "mine")
 
 

@@ -200,16 +200,6 @@ def test_the_head_follows_the_task() -> None:
     assert resolved(flags={"target": "atrophy"}).plugins["head"].plugin.name == "classifier"
 
 
-def test_a_loss_that_does_not_fit_the_task_is_not_found_out_by_fine_tuning() -> None:
-    """The recipes say dice_ce. For a finding, another loss is chosen, or the cell refused, before any training."""
-    try:
-        loss = with_set(dataset__target="atrophy").recipe.finetune.loss
-    except UsageError as error:
-        loss = str(error).rpartition("finetune.loss=")[2]
-    assert loss == "bce"
-    assert with_set(dataset__target="atrophy", finetune__loss="bce").recipe.finetune.loss == "bce"
-
-
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [

@@ -29,9 +29,7 @@ def compare(
     for name in peers:
         each = [peer / own for peer, own in zip(times[name], times["ours"], strict=True)]
         ratios[name] = statistics.median(each)
-        print(
-            f"\n{benchmark.name}: {name} takes {ratios[name]:.2f} times as long (rounds {min(each):.2f} to {max(each):.2f})",
-            end="",
-        )
+        spread = f"rounds {min(each):.2f} to {max(each):.2f}"
+        print(f"\n{benchmark.name}: {name} takes {ratios[name]:.2f} times as long ({spread})", end="")
     benchmark.extra_info["ratios"] = ratios
     return ratios

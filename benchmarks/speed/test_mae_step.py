@@ -8,12 +8,12 @@ preferred; elsewhere both are the same).
 import pytest
 import torch
 from interleaved import compare
-from mae_bench_plugins.backbones.vit import ViT, ViTOptions
-from mae_bench_plugins.pretraining.mae import MAE, MAEOptions
 from peers import MONAI, Lightly, Transformers, step_of
 
 from mae_bench.engine.device import keep_freed_memory
 from mae_bench.engine.onednn import preferred, use_onednn
+from mae_bench_plugins.backbones.vit import ViT, ViTOptions
+from mae_bench_plugins.pretraining.mae import MAE, MAEOptions
 
 # channels, roi, decoder width and heads, batch: PAPER section 3a; 2-D as He et al. 2022
 SIZES = {

@@ -9,7 +9,7 @@ from types import FrameType
 import typer
 
 from mae_bench.cli import data, doctor, plugins, results, run, show
-from mae_bench.errors import InputError, MaeBenchError
+from mae_bench.errors import InputError, MaeBenchError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,15 +42,25 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as stop:
+        # Typer explained a usage error on stderr; --json owes its reader a document all the same.
+        told = getattr(stop.__context__, "format_message", None)
+        if stop.code == UsageError.exit_code and "--json" in sys.argv and told is not None:
+            _print_error(UsageError.exit_code, told(), [])
+        raise
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _print_error(code: int, message: str, problems: list[str]) -> None:
+    print(json.dumps({"error": {"exit_code": code, "message": message, "problems": problems}}))
+
+
 def _explain(error: MaeBenchError) -> None:
     if "--json" in sys.argv:
         problems = list(error.problems) if isinstance(error, InputError) else []
-        print(json.dumps({"error": {"exit_code": error.exit_code, "message": str(error), "problems": problems}}))
+        _print_error(error.exit_code, str(error), problems)
     print(f"mae-bench: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

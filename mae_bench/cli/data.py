@@ -33,8 +33,9 @@ def list_datasets(as_json: output.JsonOption = False) -> None:
     found = registry()
     documents = [
         {"name": name, "summary": plugin.summary, "builtin": plugin.builtin} | plugin.card.model_dump()
-        for name in found.names("dataset")
-        for plugin in [found.get("dataset", name).plugin]
+        for listed in found.all()
+        if listed.kind == "dataset"
+        for name, plugin in [(listed.plugin.name, listed.plugin)]
     ]
     rows = [(d["name"], d["summary"], d["licence"], d["obtain"]) for d in documents]
     output.show(documents, as_json, lambda: output.make_table("data sets", ["name", "what", "licence", "obtain"], rows))

@@ -25,7 +25,7 @@ def faults(raw: RawImage, case: RawCase, task: Task) -> list[str]:
             low, high = np.float32(values.min()), np.float32(values.max())
             if not np.isfinite([low, high]).all():
                 bad = int((~np.isfinite(values.astype(np.float32))).sum())
-                found.append(f"{name}: {bad} voxels are NaN, infinite or too large")
+                found.append(f"{name}: {bad} voxels are NaN or infinite")
                 continue
         if low == high:
             found.append(f"{name}: constant image, every voxel is {low:g}")

@@ -65,9 +65,8 @@ def read_nifti(path: Path) -> Nifti:
     if not 0 < count < SHAPE_LIMIT:
         raise InputError(f"{path}: impossible shape {shape}")
     if len(raw) < offset + count * dtype.itemsize:
-        raise InputError(
-            f"{path}: truncated: {max(len(raw) - offset, 0)} bytes of voxels, the header declares {count * dtype.itemsize}"
-        )
+        there, declared = max(len(raw) - offset, 0), count * dtype.itemsize
+        raise InputError(f"{path}: truncated: {there} bytes of voxels, the header declares {declared}")
     data = np.frombuffer(raw, dtype, count, offset).reshape(shape, order="F")
     if dtype.kind not in "iuf":
         raise InputError(f"{path}: voxels of type {dtype} are not intensities")

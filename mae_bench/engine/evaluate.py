@@ -1,6 +1,7 @@
 """Scores a trained model on the test cases, case by case, from the label maps it would hand in."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from mae_bench.engine import loop, pictures
 from mae_bench.engine.predict import label_map, probabilities
 from mae_bench.errors import InputError
 from mae_bench.interfaces import Dataset, RawCase
-from mae_bench.metrics.classification import auc, mean_auc
+from mae_bench.metrics.classification import mean_auc
 from mae_bench.metrics.segmentation import dice, hd95
 from mae_bench.record import Metric
 from mae_bench.spec import RunSpec
@@ -120,15 +121,18 @@ def summarise_findings(cases: pd.DataFrame, task: Task) -> Scores:
     """AUC of every finding and their mean, with intervals over resampled cases; `auc` leads."""
     truth = cases[[f"truth/{name}" for name in task.findings]].to_numpy(float)
     score = cases[[f"score/{name}" for name in task.findings]].to_numpy(float)
-    metrics = {
-        "auc": metric_of(statistic_interval(len(cases), lambda chosen: mean_auc(truth[chosen], score[chosen])), "1")
+    columns = {"auc": slice(None)} | {
+        f"auc/{name}": slice(column, column + 1) for column, name in enumerate(task.findings)
     }
-    for column, name in enumerate(task.findings):
-        metrics[f"auc/{name}"] = metric_of(
-            statistic_interval(len(cases), lambda chosen, c=column: auc(truth[chosen, c], score[chosen, c])),
-            "1",  # type: ignore[misc]
-        )
+    metrics = {}
+    for name, part in columns.items():
+        of = partial(_mean_auc_of, truth[:, part], score[:, part])
+        metrics[name] = metric_of(statistic_interval(len(cases), of), "1")
     return Scores(cases, metrics, "auc")
+
+
+def _mean_auc_of(truth: NDArray[np.float64], score: NDArray[np.float64], cases: NDArray[np.intp]) -> float:
+    return mean_auc(truth[cases], score[cases])
 
 
 def metric_of(interval: Interval | None, unit: str) -> Metric:

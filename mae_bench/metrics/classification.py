@@ -2,13 +2,14 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 
 def auc(truth: NDArray[np.float64], score: NDArray[np.float64]) -> float:
     """AUC of one finding; NaN when all cases agree on it (a class with one value is not scored 0; PAPER D10)."""
     if len(np.unique(truth)) < 2:
         return float("nan")
+    from sklearn.metrics import roc_auc_score  # heavy, and no listing needs it
+
     return float(roc_auc_score(truth, score))
 
 

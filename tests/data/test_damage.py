@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import pytest
-from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from numpy.typing import NDArray
 
 from mae_bench.data.source import Data, open_data
 from mae_bench.errors import InputError
 from mae_bench.store import Store
+from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from tests.files.decathlon import plain_cases, write_msd
 
 SPACING = (1.0, 1.0, 1.0)

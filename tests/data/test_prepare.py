@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from scipy import ndimage
 
 from mae_bench.data.geometry import from_ras, orientation_of
@@ -28,6 +27,7 @@ from mae_bench.errors import InputError
 from mae_bench.interfaces import RawImage
 from mae_bench.store import Store
 from mae_bench.task import Intensity, Preprocessing
+from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from tests.files.decathlon import Case, plain_cases, write_msd
 
 law = settings(max_examples=20, deadline=None)
@@ -343,7 +343,7 @@ def test_a_stopped_run_goes_on_where_it_was(workers: int, tmp_path: Path) -> Non
         run(root, store, progress=stop_after(2), workers=workers)
     assert not temporary(store)
     assert not list(store.rglob("stage.json"))
-    done = {path.parent.name: path.stat() for path in store.glob("prepared/*/cases/*/case.json")}
+    done = stats(store)
     assert 2 <= len(done) < 6
     for case in done:  # other bytes under the same size and time: reading them again would be noticed
         path = root / "imagesTr" / f"{case}.nii.gz"
@@ -351,7 +351,7 @@ def test_a_stopped_run_goes_on_where_it_was(workers: int, tmp_path: Path) -> Non
         path.write_bytes(b"\0" * stat.st_size)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     run(root, store)
-    again = {path.parent.name: path.stat() for path in store.glob("prepared/*/cases/*/case.json")}
+    again = stats(store)
     assert set(again) == {case.id for case in cases}
     for case, stat in done.items():
         assert (again[case].st_mtime_ns, again[case].st_ino) == (stat.st_mtime_ns, stat.st_ino)
@@ -359,9 +359,13 @@ def test_a_stopped_run_goes_on_where_it_was(workers: int, tmp_path: Path) -> Non
     assert not temporary(store)
 
 
+def stats(store: Path) -> dict[str, os.stat_result]:
+    """The file of each prepared case: a case prepared anew would be another file."""
+    return {json.loads(path.read_text())["id"]: path.stat() for path in store.glob("prepared/cases/*/case.json")}
+
+
 def inodes(store: Path) -> dict[str, int]:
-    """Which file holds each prepared case: a case prepared anew would be another file."""
-    return {json.loads(path.read_text())["id"]: path.stat().st_ino for path in store.glob("prepared/cases/*/case.json")}
+    return {case: stat.st_ino for case, stat in stats(store).items()}
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 
 from mae_bench.data.prepare import prepare
 from mae_bench.data.prepared import POINTS, Prepared, PreparedCase
 from mae_bench.store import Store
+from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from tests.files.decathlon import plain_cases, write_msd
 
 law = settings(max_examples=40, deadline=None)

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from mae_bench_plugins.datasets.brats import BraTS, BraTSOptions
-from mae_bench_plugins.datasets.mni152 import MNI152, MNI152Options
-from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 
 from mae_bench.data.source import choose_protocol, locate, open_data, write_stand_in
 from mae_bench.errors import InputError, UsageError
 from mae_bench.store import Store
+from mae_bench_plugins.datasets.brats import BraTS, BraTSOptions
+from mae_bench_plugins.datasets.mni152 import MNI152, MNI152Options
+from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from tests.files.decathlon import plain_cases, write_msd
 
 SMALL = MNI152Options(subjects=6, spacing=6)

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from mae_bench_plugins.backbones.vit import SIZES, ViT, ViTOptions
-from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
 from pydantic import ValidationError
 from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 
 from mae_bench.errors import UsageError
 from mae_bench.tokens import patchify, resize_positions, sincos_positions
+from mae_bench_plugins.backbones.vit import SIZES, ViT, ViTOptions
+from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
 
 ROIS = [((16, 24), (4, 8)), ((8, 12, 16), (4, 4, 8)), ((8, 8, 8), (4, 4, 4))]
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from mae_bench_plugins.datasets.brats import CHANNELS, BraTS, BraTSOptions
-from mae_bench_plugins.datasets.brats.layouts import parts
 from scipy import ndimage
 
 from mae_bench.data.source import open_data
 from mae_bench.errors import InputError
 from mae_bench.interfaces import Layout
 from mae_bench.store import Store
+from mae_bench_plugins.datasets.brats import CHANNELS, BraTS, BraTSOptions
+from mae_bench_plugins.datasets.brats.layouts import parts
 from tests.files.decathlon import (
     BRATS_2021,
     BRATS_2023,

@@ -6,11 +6,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from mae_bench_plugins.anatomy import template, virtual_subject
-from mae_bench_plugins.datasets.mni152 import LABELS, MNI152, MNI152Options
 
 from mae_bench.data.source import Data, open_data
 from mae_bench.store import Store
+from mae_bench_plugins.anatomy import template, virtual_subject
+from mae_bench_plugins.datasets.mni152 import LABELS, MNI152, MNI152Options
 
 SMALL = MNI152Options(subjects=6, spacing=6)
 

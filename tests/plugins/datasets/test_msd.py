@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from pydantic import ValidationError
 
 from mae_bench.data.source import open_data
 from mae_bench.store import Store
+from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from tests.files.decathlon import Case, plain_cases, write_msd
 
 

@@ -1,11 +1,11 @@
 """The classifier: a linear layer on the pooled feature, everything trained."""
 
 import torch
+
+from mae_bench.task import Task
 from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
 from mae_bench_plugins.heads.classifier import Classifier, ClassifierOptions
 from mae_bench_plugins.heads.classifier.model import ClassifierModel
-
-from mae_bench.task import Task
 
 FINDINGS = Task(kind="classification", channels=("x-ray",), findings=("mass", "nodule", "edema"))
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
-from mae_bench_plugins.heads.linear import Linear, LinearOptions
-from mae_bench_plugins.heads.linear.model import LinearProbe
 from torch import Tensor
 
 from mae_bench.task import Region, Task
+from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
+from mae_bench_plugins.heads.linear import Linear, LinearOptions
+from mae_bench_plugins.heads.linear.model import LinearProbe
 
 ORGANS = Task(
     kind="segmentation", channels=("CT",), regions=tuple(Region(name=f"r{v}", labels=(v,), paint=v) for v in (1, 2))

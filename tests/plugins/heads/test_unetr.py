@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
-from mae_bench_plugins.heads.unetr import UNETR, UNETROptions
-from mae_bench_plugins.heads.unetr.model import UNETRModel
 from monai.networks.nets import UNETR as MonaiUNETR
 from pydantic import ValidationError
 from torch import nn
 
 from mae_bench.errors import UsageError
 from mae_bench.task import Region, Task
+from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
+from mae_bench_plugins.heads.unetr import UNETR, UNETROptions
+from mae_bench_plugins.heads.unetr.model import UNETRModel
 
 
 def count(module: nn.Module) -> int:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
-from mae_bench_plugins.pretraining.mae.model import MaskedAutoencoder
 
 from mae_bench.engine.onednn import OneDNNLinear, preferred, use_onednn
 from mae_bench.tokens import patchify, unpatchify
+from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
+from mae_bench_plugins.pretraining.mae.model import MaskedAutoencoder
 
 
 def make(roi, patch, channels=2, dim=48, depth=3, heads=3, ratio=0.75, decoder=(24, 3, 3), norm_pix=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from mae_bench import hookimpl
 from mae_bench.errors import UsageError
@@ -22,7 +22,9 @@ class ViTOptions(Options):
     """Options of `vit`."""
 
     size: Literal["tiny", "small", "base", "large"] = Field("base", description="width, depth and heads")
-    patch: tuple[int, ...] = Field((16,), min_length=1, max_length=3, description="patch size, one or one per axis")
+    patch: tuple[PositiveInt, ...] = Field(
+        (16,), min_length=1, max_length=3, description="patch size, one or one per axis"
+    )
     position: Literal["sincos", "learned"] = Field("sincos", description="how the position table starts")
     depth: int | None = Field(None, ge=2, le=64, description="number of blocks, if not the size's own")
 
@@ -43,24 +45,35 @@ class ViT:
         """Takes any image."""
         return frozenset()
 
-    def build(self, options: ViTOptions, channels: int, roi: tuple[int, ...], drop_path: float = 0.0) -> nn.Module:
-        """A new encoder with random weights.
-
-        Raises:
-            UsageError: the crop is not a whole number of patches.
-        """
-        from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
-
-        patch = options.patch * len(roi) if len(options.patch) == 1 else options.patch
+    def check(self, options: ViTOptions, roi: tuple[int, ...]) -> None:
+        """Refuse a crop that is not a whole number of patches."""
+        patch = _patch(options, roi)
         if len(patch) != len(roi) or any(size % part for size, part in zip(roi, patch, strict=True)):
             raise UsageError(
                 f"a crop of {roi} is not a whole number of patches of {patch}: "
                 "change --set recipe.roi=... or --set backbone.patch=..."
             )
+
+    def build(self, options: ViTOptions, channels: int, roi: tuple[int, ...], drop_path: float = 0.0) -> nn.Module:
+        """A new encoder with random weights. Raises UsageError as `check` does."""
+        from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
+
+        self.check(options, roi)
         dim, depth, heads = SIZES[options.size]
         return VisionTransformerEncoder(
-            channels, roi, patch, dim, options.depth or depth, heads, position=options.position, drop_path=drop_path
+            channels,
+            roi,
+            _patch(options, roi),
+            dim,
+            options.depth or depth,
+            heads,
+            position=options.position,
+            drop_path=drop_path,
         )
+
+
+def _patch(options: ViTOptions, roi: tuple[int, ...]) -> tuple[int, ...]:
+    return options.patch * len(roi) if len(options.patch) == 1 else options.patch
 
 
 @hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mae_bench import hookimpl
 from mae_bench.interfaces import Words
@@ -22,6 +22,12 @@ class MAEOptions(Options):
     decoder_depth: int = Field(8, ge=1, le=64, description="decoder blocks")
     decoder_heads: int = Field(16, ge=1, description="decoder attention heads")
     norm_pix: bool = Field(True, description="reconstruct voxels normalised within each patch")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> MAEOptions:
+        if self.decoder_dim % self.decoder_heads:
+            raise ValueError(f"decoder_heads {self.decoder_heads} does not divide decoder_dim {self.decoder_dim}")
+        return self
 
 
 class MAE:
