@@ -28,7 +28,7 @@ class MNI152Options(Options):
     """Options of `mni152`."""
 
     subjects: int = Field(47, ge=6, le=2000, description="how many virtual subjects")
-    spacing: float = Field(2.5, ge=1, le=6, description="voxel size in mm")
+    spacing: float = Field(3.5, ge=1, le=6, description="voxel size in mm")
     target: Literal["anatomy", "atrophy"] = Field(
         "anatomy", description="segment tissue and lobes, or classify subjects with widened ventricles and sulci"
     )
