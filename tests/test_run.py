@@ -1,4 +1,4 @@
-"""The whole path through the command line, on small data in the real format: records, exit codes, kills, two processes."""
+"""The whole path through the command line, on small data in the real format: records, exit codes, kills."""
 
 import json
 import os
@@ -99,7 +99,8 @@ def test_a_finished_run_is_served(record, store):
 
 
 def test_the_encoder_is_shared_by_heads_labels_and_seeds(record, store):
-    other = run_json("run", *BRATS, "--pretrain", "mae", "--head", "linear", "--seed", 1, "--labels", 0.5, "--store", store)
+    changes = ["--head", "linear", "--seed", 1, "--labels", 0.5]
+    other = run_json("run", *BRATS, "--pretrain", "mae", *changes, "--store", store)
     assert other["key"] != record["key"]
     assert len(list(store.glob("encoders/*/encoder.safetensors"))) == 1
     assert len(other["data"]["labelled"]) < len(record["data"]["labelled"])
@@ -109,7 +110,8 @@ def test_results_and_show(record, store):
     mae_bench("run", *BRATS, "--pretrain", "scratch", "--store", store)
     listed = run_json("results", "list", "--where", "head=unetr", "--store", store)
     assert {row["pretrain"] for row in listed} == {"mae", "scratch"}
-    found = run_json("results", "compare", "pretrain=mae", "pretrain=scratch", "--where", "head=unetr", "--store", store)
+    sides = ["pretrain=mae", "pretrain=scratch", "--where", "head=unetr"]
+    found = run_json("results", "compare", *sides, "--store", store)
     assert found["cases"] == len(record["data"]["split"]["test"])
     assert found["mean_a"] == pytest.approx(record["metrics"]["dice"]["value"])
     shown = run_json("show", record["key"][:8], "--store", store)
@@ -162,7 +164,7 @@ def test_a_signal_leaves_a_checkpoint_and_130(tmp_path):
 
 @pytest.mark.slow
 def test_killed_ten_times_equals_uninterrupted(tmp_path):
-    """kill -9 at random moments of pre-training and fine-tuning: every bit of every metric is the same."""
+    """Kill -9 at random moments of pre-training and fine-tuning: every bit of every metric is the same."""
     straight = run_json("run", *LONG, "--store", tmp_path / "straight")
     chance, kills, stages = random.Random(0), 0, set()
     cut = tmp_path / "cut"
@@ -170,7 +172,7 @@ def test_killed_ten_times_equals_uninterrupted(tmp_path):
         process = subprocess.Popen([*COMMAND, "run", *LONG, "--store", str(cut)], stderr=subprocess.DEVNULL)
         # Half of the kills in each stage: progress is kept, so the run would else be over too soon.
         kind = "encoders" if kills < 5 else "models"
-        wait_for(lambda: list(cut.glob(f"{kind}/*/checkpoint.pt")), process)
+        wait_for(lambda kind=kind: list(cut.glob(f"{kind}/*/checkpoint.pt")), process)
         time.sleep(chance.uniform(0, 0.4))
         process.kill()
         process.wait()
@@ -216,6 +218,36 @@ def test_two_processes_share_a_run(tmp_path, record):
     assert found["key"] == record["key"]
     assert found["status"] == "ok"
     assert len(list(tmp_path.glob("records/*.json"))) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 3 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], check=False).returncode:
+        pytest.skip("mounting is not permitted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_explained(small_disk):
+    done = mae_bench("run", *BRATS, "--pretrain", "mae", "--store", small_disk / "store")
+    assert done.returncode == 3
+    assert "No space left" in done.stderr
+    assert "--store" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(small_disk.rglob("*.tmp"))
+    assert not list(small_disk.rglob("records/*"))
+
+
+def test_a_read_only_store_is_explained(small_disk):
+    (small_disk / "store").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = mae_bench("run", *BRATS, "--pretrain", "mae", "--store", small_disk / "store")
+    assert done.returncode == 3
+    assert "Read-only" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_tracker_gets_the_losses(tmp_path):

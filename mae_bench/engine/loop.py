@@ -253,7 +253,7 @@ class _Loop:
             self.path,
             {
                 "step": self.step,
-                "module": self.accelerator.unwrap_model(self.module).state_dict(),
+                "module": self.plan.module.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "slower": self.slower,
                 "losses": self.history.losses,
@@ -265,7 +265,7 @@ class _Loop:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.slower = state["step"], state["slower"]
-        self.accelerator.unwrap_model(self.module).load_state_dict(state["module"])
+        self.plan.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = History(state["losses"], state["events"], state["seconds"])
         self.plan.state.clear()
