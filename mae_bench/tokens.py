@@ -34,11 +34,14 @@ def unpatchify(tokens: Tensor, patch: Sequence[int], grid: Sequence[int]) -> Ten
     return cut.permute(order).reshape(len(tokens), channels, *(g * p for g, p in zip(grid, patch, strict=True)))
 
 
-def sincos_positions(grid: Sequence[int], dim: int) -> Tensor:
+def sincos_positions(grid: Sequence[int], dim: int, *, centred: bool = False) -> Tensor:
     """Fixed sine-cosine table, (prod(grid), dim), in row-major order.
 
     Each axis gets an equal share of the width (the first ones a pair more when it does not divide), sines before
     cosines, frequencies 10000^(-k/n), rows first: as timm in 2-D, as the paper's code in 3-D (PAPER 4).
+
+    centred: less its mean over the grid, with unit deviation. On a small grid most columns hardly vary; what is constant
+    in them says nothing of position and swamps the attention while it has yet to be learnt.
     """
     pairs = [dim // 2 // len(grid) + (axis < dim // 2 % len(grid)) for axis in range(len(grid))]
     places = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")
@@ -46,7 +49,11 @@ def sincos_positions(grid: Sequence[int], dim: int) -> Tensor:
     for place, count in zip(places, pairs, strict=True):
         angle = place.reshape(-1, 1) * 10000 ** (-torch.arange(count, dtype=torch.float64) / count)
         columns += [angle.sin(), angle.cos()]
-    return torch.cat(columns, dim=1).float()
+    table = torch.cat(columns, dim=1)
+    if centred:
+        table = table - table.mean(dim=0)
+        table = table / table.std()
+    return table.float()
 
 
 def resize_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:

@@ -25,7 +25,12 @@ class ViTOptions(Options):
     patch: tuple[PositiveInt, ...] = Field(
         (16,), min_length=1, max_length=3, description="patch size, one or one per axis"
     )
-    position: Literal["sincos", "learned"] = Field("sincos", description="how the position table starts")
+    position: Literal["sincos", "centred", "learned"] = Field(
+        "sincos", description="how the position table starts; centred: sincos without what is constant over the grid"
+    )
+    attention_gain: float = Field(
+        1.0, ge=0.1, le=10, description="factor on the first query and key weights: above 1, attention is sharper"
+    )
     depth: int | None = Field(None, ge=2, le=64, description="number of blocks, if not the size's own")
 
 
@@ -68,6 +73,7 @@ class ViT:
             options.depth or depth,
             heads,
             position=options.position,
+            attention_gain=options.attention_gain,
             drop_path=drop_path,
         )
 

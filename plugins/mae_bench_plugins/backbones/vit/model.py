@@ -22,7 +22,9 @@ class VisionTransformerEncoder(nn.Module):
         channels: image channels.
         roi: image size in voxels, per axis.
         patch: patch size in voxels, per axis.
-        position: how the table starts; it is trained unless an objective freezes it.
+        position: how the table starts (sincos, centred, learned); it is trained unless an objective freezes it.
+        attention_gain: factor on the initial query and key weights. Xavier on the packed matrix, as He et al. 2022, makes
+            attention almost uniform at first; training that lasts hundreds of steps, not hundred thousands, wants more.
         drop_path: stochastic depth of the last block; earlier blocks get a linear share.
     """
 
@@ -35,14 +37,16 @@ class VisionTransformerEncoder(nn.Module):
         depth: int,
         heads: int,
         position: str = "sincos",
+        attention_gain: float = 1.0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.channels, self.dim, self.depth = channels, dim, depth
+        self.position, self.attention_gain = position, attention_gain
         self.patch = tuple(patch)
         self.grid = tuple(size // part for size, part in zip(roi, patch, strict=True))
         self.patch_embed = nn.Linear(channels * math.prod(patch), dim)
-        table = sincos_positions(self.grid, dim)
+        table = sincos_positions(self.grid, dim, centred=position == "centred")
         if position == "learned":
             nn.init.trunc_normal_(table, std=0.02)
         self.pos_embed = nn.Parameter(table)
@@ -52,6 +56,9 @@ class VisionTransformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, qkv_bias=True, drop_path=rate, norm_layer=NORM) for rate in rates)
         self.norm = NORM(dim)
         self.apply(init_linear)
+        with torch.no_grad():
+            for block in self.blocks:
+                block.attn.qkv.weight[: 2 * dim] *= attention_gain
 
     def embed(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
         """Project patches and add their positions.

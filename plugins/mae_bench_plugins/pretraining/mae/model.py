@@ -25,7 +25,8 @@ class MaskedAutoencoder(nn.Module):
     """Objective `mae`: mean squared error of masked patches (He et al. 2022, equation in section 3).
 
     Args:
-        encoder: a token encoder (dim, grid, patch, channels, embed, encode, pos_embed).
+        encoder: a token encoder (dim, grid, patch, channels, embed, encode, pos_embed); the decoder's positions and
+            attention start as the encoder's do (position, attention_gain).
         ratio: share of patches that are masked; int(L * (1 - ratio)) stay visible.
         norm_pix: targets are normalised within each patch, by the unbiased variance.
     """
@@ -44,7 +45,8 @@ class MaskedAutoencoder(nn.Module):
         encoder.pos_embed.requires_grad_(False)
         self.decoder_embed = nn.Linear(encoder.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
-        self.register_buffer("decoder_pos_embed", sincos_positions(encoder.grid, decoder_dim), persistent=False)
+        table = sincos_positions(encoder.grid, decoder_dim, centred=encoder.position == "centred")
+        self.register_buffer("decoder_pos_embed", table, persistent=False)
         self.decoder_blocks = nn.ModuleList(
             Block(decoder_dim, decoder_heads, qkv_bias=True, norm_layer=NORM) for _ in range(decoder_depth)
         )
@@ -53,6 +55,9 @@ class MaskedAutoencoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(_init_linear)
+        with torch.no_grad():
+            for block in self.decoder_blocks:
+                block.attn.qkv.weight[: 2 * decoder_dim] *= encoder.attention_gain
 
     def forward(self, batch: Tensor, order: Tensor | None = None) -> dict[str, Tensor]:
         """Mask, encode, decode, compare.
