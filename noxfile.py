@@ -28,31 +28,29 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def install(session: nox.Session) -> None:
-    """Make the environment that the next checks share, with the package as users get it."""
-    session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *GROUPS))
-    # The package itself anew each time, even when the environment is reused.
-    session.install("--force-reinstall", "--no-deps", ".")
+    """Make the environment that the next checks share; `wheel` tries the package as users get it."""
+    session.install("-e", ".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *GROUPS))
 
 
-@nox.session(venv_backend="none")
+@nox.session(venv_backend="none", requires=["install"])
 def layering(session: nox.Session) -> None:
     """Imports point one way, by import-linter."""
-    session.run(shared_python(), "-m", "importlinter.cli", external=True)
+    session.run(str(Path(shared_python()).with_name("lint-imports")), external=True)
 
 
-@nox.session(venv_backend="none")
+@nox.session(venv_backend="none", requires=["install"])
 def types(session: nox.Session) -> None:
     """Types, by mypy in strict mode."""
     session.run(shared_python(), "-m", "mypy", external=True)
 
 
-@nox.session(venv_backend="none")
+@nox.session(venv_backend="none", requires=["install"])
 def docs(session: nox.Session) -> None:
     """What the README shows of the command line is what the command line prints."""
     session.run(shared_python(), "-m", "pytest", "tests/test_readme.py", *session.posargs, external=True)
 
 
-@nox.session(venv_backend="none")
+@nox.session(venv_backend="none", requires=["install"])
 def tests(session: nox.Session) -> None:
     """Everything under tests/."""
     session.run(shared_python(), "-m", "pytest", *session.posargs, external=True)

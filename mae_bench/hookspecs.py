@@ -45,8 +45,11 @@ def mae_bench_heads() -> Sequence[Head]:
 
 
 @hookspec(firstresult=True)
-def mae_bench_pretrain(job: Any) -> Callable[[], None] | None:
-    """Offer to run a pre-training job; the first answer wins, and the local loop answers last."""
+def mae_bench_pretrain(job: Any) -> Callable[[], dict[str, Any]] | None:
+    """Offer to run an `engine.pretrain.Job`; the first answer wins, and without one the local loop runs it.
+
+    The answer leaves what `engine.pretrain.run_local` leaves, and returns the same facts.
+    """
 
 
 @hookspec

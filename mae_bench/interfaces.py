@@ -10,7 +10,7 @@ provide, so a refusal is explained without building anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -190,25 +190,3 @@ class Head(Plugin, Protocol):
     """
 
     def build(self, options: Any, encoder: nn.Module, task: Task) -> nn.Module: ...
-
-
-Batches = Callable[[int, int], Iterator[Any]]
-"""`batches(start, stop)` yields the batch of each step; a pure function of the step, so that resuming is exact."""
-
-__all__ = [
-    "Backbone",
-    "Batches",
-    "Dataset",
-    "DatasetCard",
-    "Encoder",
-    "Features",
-    "Head",
-    "Iterable",
-    "Layout",
-    "Objective",
-    "Plugin",
-    "Pretraining",
-    "RawCase",
-    "RawImage",
-    "Words",
-]

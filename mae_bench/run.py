@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from mae_bench.data.source import Data
 from mae_bench.data.split import labelled_subset
-from mae_bench.engine import device, pretrain
+from mae_bench.engine import device, loop, pretrain
 from mae_bench.engine.evaluate import Scores, evaluate
 from mae_bench.engine.finetune import finetune, task_model_weights
 from mae_bench.engine.loop import Setting
@@ -76,17 +77,20 @@ def run(cell: Cell, store: Store, setting: Setting, registry: Registry) -> Resul
         Interrupted: a signal came; the same call continues.
     """
     key = cell.spec.key()
+    # Looked at before the lock is taken, so that a finished store can be read from a read-only disk.
+    if (present := _finished_record(store, key, setting)) is not None:
+        return present
     with _claim(store, "models", key, setting):
-        present = store.read_record(key)
-        if present is not None and present.status == "ok":
+        if (present := _finished_record(store, key, setting)) is not None:
             return present
         main = setting.accelerator.is_main_process
         try:
-            trained = _train(cell, key, store, setting, registry)
-            if main:
-                record = _score(cell, key, store, setting, trained)
-                store.write_record(record)
-                registry.manager.hook.mae_bench_recorded(record=record)
+            with _memory_explained():
+                trained = _train(cell, key, store, setting, registry)
+                if main:
+                    record = _score(cell, key, store, setting, trained)
+                    store.write_record(record)
+                    registry.manager.hook.mae_bench_recorded(record=record)
         except RunFailed as error:
             if main:
                 store.write_record(_record(cell, key, status="failed", reason=str(error)))
@@ -95,6 +99,24 @@ def run(cell: Cell, store: Store, setting: Setting, registry: Registry) -> Resul
     written = store.read_record(key)
     assert written is not None
     return written
+
+
+def _finished_record(store: Store, key: str, setting: Setting) -> ResultRecord | None:
+    """The record if the cell is done. The main process looks, so that all processes go the same way."""
+    found = [store.read_record(key) if setting.accelerator.is_main_process else None]
+    broadcast_object_list(found)
+    return found[0] if found[0] is not None and found[0].status == "ok" else None
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if type(error) is RuntimeError and "allocate memory" not in str(error):
+            raise
+        advice = "lower --set pretrain.batch, finetune.batch or recipe.roi, or raise pretrain.accumulate"
+        raise RunFailed(f"out of memory: {advice} ({str(error).splitlines()[0]})") from error
 
 
 class Trained(NamedTuple):
@@ -107,6 +129,7 @@ class Trained(NamedTuple):
 
 
 def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Registry) -> Trained:
+    _task_model(cell, store)  # a head that does not fit is refused now, not after days of pre-training
     encoder_facts = _pretrained(cell, store, setting, registry)
     model, transfer = _task_model(cell, store)
     folder = store.folder("models", key)
@@ -119,7 +142,7 @@ def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Regis
             write_bytes(folder / MODEL, to_safetensors(task_model_weights(model)))
             pretrain.write_losses(facts.pop("losses"), folder / "losses.csv")
             store.finish("models", key, facts)
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
+            loop.clear(folder)
         setting.accelerator.free_memory()
     else:
         model.load_state_dict(from_safetensors((folder / MODEL).read_bytes()))
@@ -159,7 +182,7 @@ def _score(cell: Cell, key: str, store: Store, setting: Setting, trained: Traine
         cases=CaseFile(file=store.cases_path(key).name, sha256=hashlib.sha256(text).hexdigest()),
         transfer=trained.transfer,
         cost=cost,
-        environment=device.environment(),
+        environment=device.environment(setting.accelerator, setting.compile),
         events=(*trained.pretraining.get("events", []), *trained.finetuning["events"]),
     )
 
@@ -193,7 +216,7 @@ def _pretrained(cell: Cell, store: Store, setting: Setting, registry: Registry) 
             facts = answer() if answer is not None else pretrain.run_local(job)
             if setting.accelerator.is_main_process:
                 store.finish("encoders", key, facts)
-                (job.folder / "checkpoint.pt").unlink(missing_ok=True)
+                loop.clear(job.folder)
             setting.accelerator.free_memory()
             setting.accelerator.wait_for_everyone()
     return facts

@@ -40,8 +40,8 @@ def sincos_positions(grid: Sequence[int], dim: int, *, centred: bool = False) ->
     Each axis gets an equal share of the width (the first ones a pair more when it does not divide), sines before
     cosines, frequencies 10000^(-k/n), rows first: as timm in 2-D, as the paper's code in 3-D (PAPER 4).
 
-    centred: less its mean over the grid, with unit deviation. On a small grid most columns hardly vary; what is constant
-    in them says nothing of position and swamps the attention while it has yet to be learnt.
+    centred: less its mean over the grid, with unit deviation. On a small grid most columns hardly vary; what is
+    constant in them says nothing of position and swamps the attention while it has yet to be learnt.
     """
     pairs = [dim // 2 // len(grid) + (axis < dim // 2 % len(grid)) for axis in range(len(grid))]
     places = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in grid), indexing="ij")

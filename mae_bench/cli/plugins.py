@@ -63,12 +63,15 @@ def info(
         "dist": listed.dist,
         "version": listed.version,
         "options": options,
+        "needs": sorted(plugin.needs(plugin.Options())),
+        "provides": sorted(plugin.provides(plugin.Options())),
     }
     if listed.kind == "dataset":
         document |= {"card": plugin.card.model_dump(), "recipes": recipe_names(plugin.recipes)}
     rows: list[tuple[Any, ...]] = [
         (f"--{o['name'].replace('_', '-')}", o["type"], o["default"], o["description"]) for o in options
     ]
+    rows += [(word, "", "", ", ".join(document[word]) or "nothing") for word in ("needs", "provides")]
     for field, text in document.get("card", {}).items():
         rows.append((field, "", "", text))
     if "recipes" in document:

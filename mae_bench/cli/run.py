@@ -1,5 +1,6 @@
 """`mae-bench run`: one cell of the grid."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from mae_bench.errors import UsageError
 
 EPILOG = "Options of the chosen plugins are flags too, such as `--ratio 0.75`; `mae-bench plugins info mae` lists them."
 
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,6 +58,11 @@ def run(
 
     if not labels > 0:
         raise UsageError("--labels must be greater than 0")
+    for name in tracker or ():
+        if name not in TRACKERS:
+            raise UsageError(f"--tracker {name}: there are {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            raise UsageError(f"--tracker {name}: not installed; pip install 'mae-bench[trackers]'")
     plugins = registry()
     request = Request(
         dataset, pretrain, backbone, head, recipe, demo, parse_flags(context.args), parse_settings(settings or [])
@@ -82,9 +89,10 @@ def run(
         from mae_bench.run import run as run_cell
 
         cell = make_cell(chosen, opened, labels=labels, seed=seed, pretrain_seed=pretrain_seed)
-        accelerator = make_accelerator(tracker or (), place.root / "trackers")
+        key = cell.spec.key()
+        accelerator = make_accelerator(tracker or (), place.root / "trackers" / key)
         if tracker:
-            accelerator.init_trackers("mae-bench", {"key": cell.spec.key()})
+            accelerator.init_trackers("mae-bench", {"key": key})
         quiet = not accelerator.is_main_process
         setting = Setting(
             accelerator,
@@ -92,8 +100,10 @@ def run(
             checkpoint_minutes=checkpoint_minutes,
             compile=compile_model,
         )
-        record = run_cell(cell, place, setting, plugins)
-        accelerator.end_training()
+        try:
+            record = run_cell(cell, place, setting, plugins)
+        finally:
+            accelerator.end_training()
     if not quiet:
         from mae_bench.cli.show import record_table
 

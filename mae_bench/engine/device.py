@@ -6,11 +6,15 @@ import platform
 import resource
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from mae_bench.engine.onednn import preferred
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -27,18 +31,20 @@ def keep_freed_memory() -> None:
 
 
 def make_accelerator(trackers: Sequence[str] = (), folder: str | os.PathLike[str] | None = None) -> Accelerator:
-    """An accelerator for this process: bf16 autocast on CUDA devices that have it, full precision on the CPU.
+    """An accelerator for this process: bf16 autocast on CUDA devices that have it, else full precision.
 
-    float32 products on CUDA stay float32 outside autocast; only `MAE_BENCH_DEVICE=cpu` overrides the choice.
+    `MAE_BENCH_DEVICE=cpu` keeps a GPU out of it.
     """
     keep_freed_memory()
     cpu = os.environ.get("MAE_BENCH_DEVICE") == "cpu" or not torch.cuda.is_available()
-    bf16 = not cpu and torch.cuda.is_bf16_supported()
+    bf16 = not cpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return Accelerator(
         cpu=cpu,
         mixed_precision="bf16" if bf16 else "no",
         log_with=list(trackers) or None,
         project_dir=None if folder is None else str(folder),
+        # The others wait while the main process scores the test cases, which can take longer than NCCL's ten minutes.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=1))],
     )
 
 
@@ -56,8 +62,8 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def environment() -> dict[str, Any]:
-    """What the numbers may depend on besides the specification."""
+def environment(accelerator: Accelerator, compiled: bool) -> dict[str, Any]:
+    """What the last bits of the numbers may depend on besides the specification."""
     from importlib.metadata import version
 
     names = ("torch", "timm", "monai", "numpy", "scipy", "nibabel", "accelerate")
@@ -66,5 +72,9 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "onednn": preferred(),
+        "compiled": compiled,
         "packages": {name: version(name) for name in names},
     }

@@ -63,6 +63,7 @@ def finetune(
         check=scorer,
         checks=stage.checks,
         state=scorer.state,
+        logged_from=spec.recipe.pretrain.total_steps(len(prepared.facts)),
     )
     history = loop.train(plan, setting)
     model.load_state_dict(scorer.state["weights"])

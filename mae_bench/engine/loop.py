@@ -4,7 +4,9 @@ Everything random in step t comes from (seed, t): batches are drawn by a pure fu
 are seeded anew before each step. A run that was killed and continued is therefore the run that was not.
 """
 
+import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,23 +16,25 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
+from numpy.random import SeedSequence
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mae_bench.engine import checkpoint
 from mae_bench.engine.onednn import use_onednn
 from mae_bench.engine.progress import Reporter, Silent
-from mae_bench.errors import Interrupted, RunFailed
+from mae_bench.errors import Interrupted, RunFailed, UsageError
 from mae_bench.recipe import Stage
 
 LOOK_EVERY = 20  # steps between looks at the losses: the only times the host waits for the device
 RETREATS = 3  # returns to the last good checkpoint before giving up
-WORKERS = 8  # loader processes per GPU; on the CPU they would only take its cores from the step
+GOOD_EVERY = 500  # steps between the states that a retreat can return to
+WORKERS = 8  # most loader processes per GPU; on the CPU they would only take its cores from the step
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How to run, as opposed to what: nothing here changes a result."""
+    """How to run, as opposed to what. Nothing here enters the key; what changes bits is in the record's environment."""
 
     accelerator: Accelerator
     reporter: Reporter = field(default_factory=Silent)
@@ -52,8 +56,8 @@ class Plan:
     """One stage of training.
 
     module: forward(batch) gives named losses, `loss` is minimised. groups: optimiser groups, each with its
-    `scale` of the rate. batch: the batch of a step. checks: called after so many evenly spaced steps; what it
-    returns is kept in the checkpoint under its own state.
+    `scale` of the rate. batch: the batch of a step. check: called after `checks` evenly spaced steps; what it wants
+    kept over a restart it puts in `state`. logged_from: where trackers start counting the steps of this stage.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Plan:
     check: Callable[[int], None] | None = None
     checks: int = 1
     state: dict[str, Any] = field(default_factory=dict)
+    logged_from: int = 0
 
     def check_steps(self) -> set[int]:
         """Steps after which `check` runs; the last step is one of them."""
@@ -102,14 +107,16 @@ def train(plan: Plan, setting: Setting) -> History:
 
     Raises:
         Interrupted: a signal came; the checkpoint is written.
-        RunFailed: the loss was not finite RETREATS + 1 times, or memory ran out.
+        RunFailed: the loss or the weights were not finite RETREATS + 1 times.
+        UsageError: the batch cannot be cut as asked.
     """
-    try:
-        return _Loop(plan, setting).run()
-    except torch.OutOfMemoryError as error:
-        raise RunFailed(
-            f"{plan.name}: out of memory: lower --set {plan.name}.batch or raise --set {plan.name}.accumulate"
-        ) from error
+    return _Loop(plan, setting).run()
+
+
+def clear(folder: Path) -> None:
+    """Remove what only an unfinished stage needs."""
+    for name in ("checkpoint.pt", "good.pt"):
+        (folder / name).unlink(missing_ok=True)
 
 
 class _Steps(Dataset[Any]):
@@ -126,7 +133,10 @@ class _Loop:
     def __init__(self, plan: Plan, setting: Setting) -> None:
         self.plan, self.accelerator, self.reporter = plan, setting.accelerator, setting.reporter
         self.every = setting.checkpoint_minutes * 60
-        self.path = plan.folder / "checkpoint.pt"
+        self.path, self.good = plan.folder / "checkpoint.pt", plan.folder / "good.pt"
+        each = plan.stage.batch // self.accelerator.num_processes * plan.stage.crops
+        if each % plan.stage.accumulate:
+            raise UsageError(f"--set {plan.name}.accumulate: {plan.stage.accumulate} does not divide {each} crops")
         self.optimizer = torch.optim.AdamW(plan.groups, lr=plan.stage.lr, betas=plan.stage.betas, fused=True)
         prepared = self.accelerator.prepare(use_onednn(plan.module), self.optimizer)
         self.module, self.stepper = prepared
@@ -144,7 +154,8 @@ class _Loop:
             if self.step:
                 self.reporter.note(f"{self.plan.name}: continuing at step {self.step} of {self.plan.steps}")
         else:
-            self._save()
+            self._save(self.path)
+            self._save(self.good)
         self.reporter.start(self.plan.name, self.plan.steps)
         with checkpoint.stop_on_signals() as stop:
             while self.step < self.plan.steps:
@@ -161,20 +172,26 @@ class _Loop:
             self._one_step(batch)
             self.step += 1
             last, checking = self.step == self.plan.steps, self.step in checks
-            due = time.monotonic() - saved > self.every or stop.received
-            if last or checking or due or self.step % LOOK_EVERY == 0:
+            # Read once: a signal that comes later in this step is answered after the next one.
+            stopping, due = stop.received, time.monotonic() - saved > self.every
+            if last or checking or self.step % LOOK_EVERY == 0 or ((stopping or due) and self.alone):
                 self.history.seconds = before + time.monotonic() - began
-                if not self._look():
+                finite, stopping, due = self._look(stopping, due)
+                if not finite:
                     self._retreat()
                     return
+            elif not self.alone:
+                continue  # several processes decide together, when they look
             if checking and self.plan.check is not None:
                 self.module.eval()
                 self.plan.check(self.step)
                 self.module.train()
-            if due or (checking and not last):
-                self._save()
+            if self.step % GOOD_EVERY == 0 and not last:
+                self._save(self.good)
+            if stopping or due or (checking and not last):
+                self._save(self.path)
                 saved = time.monotonic()
-            if stop.received:
+            if stopping:
                 raise Interrupted(
                     f"stopped in {self.plan.name} at step {self.step}; the same command continues from there"
                 )
@@ -182,11 +199,14 @@ class _Loop:
     def _batches(self) -> Iterator[Any]:
         device = self.accelerator.device
         cuda = device.type == "cuda"
+        cores = len(os.sched_getaffinity(0)) // self.accelerator.num_processes
+        workers = max(1, min(WORKERS, cores)) if cuda else 0
         loader = DataLoader(
             _Steps(self.plan.batch),
             batch_size=None,
             sampler=range(self.step, self.plan.steps),
-            num_workers=WORKERS if cuda else 0,
+            num_workers=workers,
+            prefetch_factor=1 if workers else None,
             pin_memory=cuda,
         )
         for batch in loader:
@@ -201,7 +221,7 @@ class _Loop:
         total: Tensor | None = None
         for part in range(parts):
             # Gradients travel between processes once per step, with the last part.
-            with self.accelerator.no_sync(self.module) if part < parts - 1 else _nothing():
+            with self.accelerator.no_sync(self.module) if part < parts - 1 else contextlib.nullcontext():
                 losses = self.module(_part(batch, part, parts))
                 loss = losses["loss"] / parts
                 self.accelerator.backward(loss)
@@ -214,43 +234,59 @@ class _Loop:
         assert total is not None
         self.recent.append(total)
 
-    def _look(self) -> bool:
-        """Bring the losses since the last look to the host. False when one is not finite, on any process."""
-        if not self.recent:
-            return True
-        values = self.accelerator.reduce(torch.stack(self.recent).float(), reduction="mean").cpu()
+    @property
+    def alone(self) -> bool:
+        """Whether this is the only process."""
+        return bool(self.accelerator.num_processes == 1)
+
+    def _look(self, stopping: bool, due: bool) -> tuple[bool, bool, bool]:
+        """Bring the losses since the last look to the host.
+
+        Returns:
+            Whether all losses and weights are finite, whether to stop, whether a checkpoint is due: the same on all
+            processes.
+        """
+        weights = torch.stack(torch._foreach_norm([each.detach() for each in self.plan.module.parameters()])).sum()
+        flags = torch.tensor([float(stopping), float(due)], device=weights.device)
+        told = torch.cat([torch.stack([*self.recent, weights]).float(), flags])
+        told = self.accelerator.reduce(told, reduction="mean").cpu()
+        values, stopping, due = told[: len(self.recent)], bool(told[-2] > 0), bool(told[-1] > 0)
         self.recent = []
-        if not bool(torch.isfinite(values).all()):
-            return False
+        if not bool(torch.isfinite(told).all()):
+            return False, stopping, due
         self.history.losses += values.tolist()
         mean = float(values.mean())
         self.reporter.advance(self.step, loss=mean)
         if self.accelerator.trackers:
-            self.accelerator.log({f"{self.plan.name}/loss": mean}, step=self.step)
-        return True
+            self.accelerator.log({f"{self.plan.name}/loss": mean}, step=self.plan.logged_from + self.step)
+        return True, stopping, due
 
     def _retreat(self) -> None:
-        at, slower = self.step, self.slower / 2
+        at, slower, seconds = self.step, self.slower / 2, self.history.seconds
         events = [
             *self.history.events,
             {"event": "loss not finite", "stage": self.plan.name, "step": at, "rate": slower},
         ]
         if len(events) > RETREATS:
+            # The next try starts afresh, not just before the failure.
+            if self.accelerator.is_main_process:
+                clear(self.plan.folder)
             raise RunFailed(
                 f"{self.plan.name} diverged: the loss was not finite at step {at}, after {RETREATS} retries"
             )
-        state = checkpoint.load(self.path)
+        # Not to the newest checkpoint, whose step depends on the clock: a run that is repeated must retreat alike.
+        state = checkpoint.load(self.good)
         assert state is not None
         self._restore(state)
-        self.slower, self.history.events = slower, events
-        self._save()
+        self.slower, self.history.events, self.history.seconds = slower, events, seconds
+        self._save(self.path)
         self.reporter.note(f"{self.plan.name}: loss not finite at step {at}; back to step {self.step} at half the rate")
 
-    def _save(self) -> None:
+    def _save(self, path: Path) -> None:
         if not self.accelerator.is_main_process:
             return
         checkpoint.save(
-            self.path,
+            path,
             {
                 "step": self.step,
                 "module": self.plan.module.state_dict(),
@@ -275,8 +311,6 @@ class _Loop:
 
 def _mix(*numbers: int) -> int:
     """One 31-bit seed from several numbers."""
-    from numpy.random import SeedSequence
-
     return int(SeedSequence(numbers).generate_state(1)[0] >> 1)
 
 
@@ -287,9 +321,3 @@ def _part(batch: Any, part: int, parts: int) -> Any:
     if isinstance(batch, Tensor):
         return batch.chunk(parts)[part]
     return type(batch)(*(_part(item, part, parts) for item in batch))
-
-
-def _nothing() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()

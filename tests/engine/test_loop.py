@@ -161,6 +161,30 @@ def test_returns_to_the_last_good_checkpoint_at_half_the_rate(tmp_path, accelera
     assert all(math.isfinite(loss) for loss in history.losses)
 
 
+def test_retreats_do_not_depend_on_when_checkpoints_were_written(tmp_path, accelerator):
+    """With a checkpoint after every step and with none: the same weights, losses and events."""
+    ends = []
+    for minutes in (0, 60):
+        module = DivergesWhileFast(limit=0.6)
+        plan = make_plan(tmp_path / str(minutes), module)
+        runner = loop._Loop(plan, loop.Setting(accelerator, checkpoint_minutes=minutes))
+        module.optimizer_rate = lambda runner=runner: runner.slower
+        history = runner.run()
+        ends.append((history.losses, history.events, weights(plan)))
+    assert ends[0][:2] == ends[1][:2]
+    assert len(ends[0][1]) == 1
+    assert all(torch.equal(value, ends[1][2][name]) for name, value in ends[0][2].items())
+
+
+def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, accelerator):
+    """The loss of a step is computed before its weights: they are looked at as well."""
+    plan = make_plan(tmp_path, steps=20)
+    plan.after_step = lambda: plan.module.net[3].bias.data.fill_(float("inf"))
+    with pytest.raises(RunFailed, match="not finite"):
+        loop.train(plan, loop.Setting(accelerator, checkpoint_minutes=0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_gives_up_after_three_returns(tmp_path, accelerator):
     plan = make_plan(tmp_path, DivergesWhileFast(limit=0.0))
     with pytest.raises(RunFailed, match="not finite"):

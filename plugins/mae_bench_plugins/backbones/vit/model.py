@@ -23,8 +23,8 @@ class VisionTransformerEncoder(nn.Module):
         roi: image size in voxels, per axis.
         patch: patch size in voxels, per axis.
         position: how the table starts (sincos, centred, learned); it is trained unless an objective freezes it.
-        attention_gain: factor on the initial query and key weights. Xavier on the packed matrix, as He et al. 2022, makes
-            attention almost uniform at first; training that lasts hundreds of steps, not hundred thousands, wants more.
+        attention_gain: factor on the initial query and key weights. Xavier on the packed matrix, as He et al. 2022,
+            makes attention almost uniform at first; a training of hundreds of steps wants it sharper.
         drop_path: stochastic depth of the last block; earlier blocks get a linear share.
     """
 
@@ -57,8 +57,9 @@ class VisionTransformerEncoder(nn.Module):
         self.norm = NORM(dim)
         self.apply(init_linear)
         with torch.no_grad():
-            for block in self.blocks:
-                block.attn.qkv.weight[: 2 * dim] *= attention_gain
+            for name, parameter in self.blocks.named_parameters():
+                if name.endswith("qkv.weight"):
+                    parameter[: 2 * dim] *= attention_gain
 
     def embed(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
         """Project patches and add their positions.

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from mae_bench.errors import UsageError
 from mae_bench.tokens import patchify, sincos_positions, unpatchify
 
 NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -41,8 +42,10 @@ class MaskedAutoencoder(nn.Module):
         self.length = encoder.pos_embed.shape[0]
         self.visible = max(1, int(self.length * (1 - ratio)))
         self.norm_pix = norm_pix
-        # Positions are fixed while reconstructing, so that tokens can be told apart from the first step on.
-        encoder.pos_embed.requires_grad_(False)
+        if self.visible >= self.length:
+            raise UsageError(f"a mask ratio of {ratio} hides none of {self.length} patches")
+        # A sine-cosine table is fixed while reconstructing, as He et al. 2022.
+        encoder.pos_embed.requires_grad_(encoder.position == "learned")
         self.decoder_embed = nn.Linear(encoder.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
         table = sincos_positions(encoder.grid, decoder_dim, centred=encoder.position == "centred")
@@ -56,8 +59,9 @@ class MaskedAutoencoder(nn.Module):
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(_init_linear)
         with torch.no_grad():
-            for block in self.decoder_blocks:
-                block.attn.qkv.weight[: 2 * decoder_dim] *= encoder.attention_gain
+            for name, parameter in self.decoder_blocks.named_parameters():
+                if name.endswith("qkv.weight"):
+                    parameter[: 2 * decoder_dim] *= encoder.attention_gain
 
     def forward(self, batch: Tensor, order: Tensor | None = None) -> dict[str, Tensor]:
         """Mask, encode, decode, compare.
