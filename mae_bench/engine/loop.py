@@ -146,6 +146,7 @@ class _Loop:
         self.step = 0
         self.slower = 1.0  # factor on the rate after retreats
         self.recent: list[Tensor] = []
+        self.failed = 0  # the step whose loss was not finite
 
     def run(self) -> History:
         state = checkpoint.load(self.path)
@@ -251,8 +252,10 @@ class _Loop:
         told = torch.cat([torch.stack([*self.recent, weights]).float(), flags])
         told = self.accelerator.reduce(told, reduction="mean").cpu()
         values, stopping, due = told[: len(self.recent)], bool(told[-2] > 0), bool(told[-1] > 0)
-        self.recent = []
-        if not bool(torch.isfinite(told).all()):
+        seen, self.recent = self.step - len(self.recent), []
+        if bad := torch.isfinite(told).logical_not().nonzero().flatten().tolist():
+            # Weights that are not finite show in the loss of the next step: the step is the same whoever looks when.
+            self.failed = seen + int(bad[0]) + 1
             return False, stopping, due
         self.history.losses += values.tolist()
         mean = float(values.mean())
@@ -262,7 +265,7 @@ class _Loop:
         return True, stopping, due
 
     def _retreat(self) -> None:
-        at, slower, seconds = self.step, self.slower / 2, self.history.seconds
+        at, slower, seconds = self.failed, self.slower / 2, self.history.seconds
         events = [
             *self.history.events,
             {"event": "loss not finite", "stage": self.plan.name, "step": at, "rate": slower},
