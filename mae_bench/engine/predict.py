@@ -9,8 +9,8 @@ from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import nn
 
-from mae_bench.data.prepare import to_native
 from mae_bench.data.prepared import CaseFacts, PreparedCase
+from mae_bench.data.preprocess import to_native
 from mae_bench.recipe import Recipe
 from mae_bench.task import Task
 

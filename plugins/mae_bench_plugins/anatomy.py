@@ -4,6 +4,9 @@ The anatomy is real (a T1 average of 152 people with its grey and white matter m
 deformation, the contrast, the bias field and the noise, is simulated.
 """
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -137,3 +140,11 @@ def acquire(
     image = np.hypot(np.clip(clean, 0, None) * bias + real, imaginary) * rng.uniform(600, 1400)
     # Inside the brain at least 1: zero is what marks the air of a skull-stripped image.
     return np.where(brain, np.clip(np.rint(image), 1, 32000), 0).astype(np.int16)
+
+
+def write_each(cases: Sequence[str], write: Callable[[int, str], None], progress: Callable[[int, int], None]) -> None:
+    """Call `write(number, case)` for every case, in threads: drawing and packing release the interpreter lock."""
+    template()  # read once, before the threads ask for it
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for done, _ in enumerate(pool.map(write, range(len(cases)), cases), 1):
+            progress(done, len(cases))

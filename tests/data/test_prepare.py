@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from mae_bench.data.geometry import from_ras, orientation_of
-from mae_bench.data.prepare import apply_preprocessing, check_all, crop_centres, normalise, prepare, to_native
+from mae_bench.data.prepare import check_all, prepare
 from mae_bench.data.prepared import POINTS, Prepared
+from mae_bench.data.preprocess import apply_preprocessing, crop_centres, normalise, to_native
 from mae_bench.data.source import open_data
 from mae_bench.engine.evaluate import native_truth, score_case
 from mae_bench.engine.predict import label_map

@@ -4,9 +4,7 @@ What makes it a question and not a threshold: contrasts, bias field and noise di
 in FLAIR that are not tumour (white matter lesions), bright vessels after contrast agent, and faint tumours.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mae_bench.data.decathlon import save_nifti, write_description
-from mae_bench_plugins.anatomy import Subject, Volume, acquire, smooth_noise, template, virtual_subject
+from mae_bench_plugins.anatomy import Subject, Volume, acquire, smooth_noise, virtual_subject, write_each
 from mae_bench_plugins.datasets.brats import CHANNELS
 
 EDEMA, CORE, ENHANCING = 1, 2, 3
@@ -29,12 +27,7 @@ CHANGE = np.array([[0.38, 0.18, 0.30], [-0.20, -0.30, -0.18], [-0.18, -0.28, 0.4
 def write(root: Path, count: int, spacing: float, progress: Callable[[int, int], None]) -> None:
     """Write `count` subjects under `root`."""
     cases = [f"DEMO_{number:03d}" for number in range(count)]
-    template()  # read once, before the threads ask for it
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(_write_one, root, case, number, spacing) for number, case in enumerate(cases)]
-        for done, job in enumerate(jobs, 1):
-            job.result()
-            progress(done, count)
+    write_each(cases, lambda number, case: _write_one(root, case, number, spacing), progress)
     write_description(root, "BRATS demo: simulated gliomas in MNI anatomy", CHANNELS, LABELS, cases)
 
 

@@ -1,8 +1,6 @@
 """Writes the virtual subjects of `mni152`."""
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +8,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mae_bench.data.decathlon import save_nifti, write_description
-from mae_bench_plugins.anatomy import Subject, Volume, acquire, smooth_noise, template, virtual_subject
+from mae_bench_plugins.anatomy import Subject, Volume, acquire, smooth_noise, virtual_subject, write_each
 
 
 def write(root: Path, count: int, spacing: float, labels: dict[int, str], progress: Callable[[int, int], None]) -> None:
     """Write `count` subjects under `root`; every other one is atrophied (name ends with `a`)."""
     cases = [f"mni_{number:03d}{'a' if number % 2 else 'h'}" for number in range(count)]
-    template()  # read once, before the threads ask for it
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(_write_one, root, case, number, spacing) for number, case in enumerate(cases)]
-        for done, job in enumerate(jobs, 1):
-            job.result()
-            progress(done, count)
+    write_each(cases, lambda number, case: _write_one(root, case, number, spacing), progress)
     write_description(root, "mni152", ["T1w"], labels, cases)
 
 
