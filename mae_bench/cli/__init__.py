@@ -9,7 +9,7 @@ from types import FrameType
 import typer
 
 from mae_bench.cli import data, doctor, plugins, results, run, show
-from mae_bench.errors import InputError, MaeBenchError, UsageError
+from mae_bench.errors import InputError, Interrupted, MaeBenchError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +26,8 @@ app.add_typer(results.app, name="results")
 
 DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EIO}
 
+RESUME = "interrupted; the same command continues from what was finished"
+
 
 def main() -> None:
     """Run the command; every failure that can be explained ends in one message and its exit code."""
@@ -41,8 +43,10 @@ def main() -> None:
             InputError(f"{error.filename or 'store'}: {error.strerror}", "free space, or give --store another folder")
         )
     except KeyboardInterrupt:
-        sys.exit(130)
+        _explain(Interrupted(RESUME))
     except SystemExit as stop:
+        if stop.code == Interrupted.exit_code:  # Typer's answer to Ctrl-C
+            _explain(Interrupted(RESUME))
         # Typer explained a usage error on stderr; --json owes its reader a document all the same.
         told = getattr(stop.__context__, "format_message", None)
         if stop.code == UsageError.exit_code and "--json" in sys.argv and told is not None:

@@ -149,16 +149,18 @@ class _Loop:
         self.failed = 0  # the step whose loss was not finite
 
     def run(self) -> History:
-        state = checkpoint.load(self.path)
-        if state is not None:
-            self._restore(state)
-            if self.step:
-                self.reporter.note(f"{self.plan.name}: continuing at step {self.step} of {self.plan.steps}")
-        else:
-            self._save(self.path)
-            self._save(self.good)
-        self.reporter.start(self.plan.name, self.plan.steps)
+        """Run to the end of the stage."""
+        # Signals are watched from before the first checkpoint: whoever sees one there may send the other.
         with checkpoint.stop_on_signals() as stop:
+            state = checkpoint.load(self.path)
+            if state is not None:
+                self._restore(state)
+                if self.step:
+                    self.reporter.note(f"{self.plan.name}: continuing at step {self.step} of {self.plan.steps}")
+            else:
+                self._save(self.good)
+                self._save(self.path)
+            self.reporter.start(self.plan.name, self.plan.steps)
             while self.step < self.plan.steps:
                 self._run_until_retreat(stop)
         return self.history
