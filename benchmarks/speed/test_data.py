@@ -9,8 +9,8 @@ from itertools import count
 
 import numpy as np
 import pytest
-from interleaved import compare
 
+from benchmarks.speed.interleaved import compare
 from mae_bench.data.crops import Crops
 from mae_bench.data.decathlon import save_nifti, write_description
 from mae_bench.data.source import open_data

@@ -7,9 +7,9 @@ preferred; elsewhere both are the same).
 
 import pytest
 import torch
-from interleaved import compare
-from peers import MONAI, Lightly, Transformers, step_of
 
+from benchmarks.speed.interleaved import compare
+from benchmarks.speed.peers import MONAI, Lightly, Transformers, step_of
 from mae_bench.engine.device import keep_freed_memory
 from mae_bench.engine.onednn import preferred, use_onednn
 from mae_bench_plugins.backbones.vit import ViT, ViTOptions
