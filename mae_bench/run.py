@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from accelerate.utils import broadcast_object_list
 from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from mae_bench.data.source import Data
 from mae_bench.data.split import labelled_subset
 from mae_bench.engine import device, loop, pretrain
 from mae_bench.engine.evaluate import Scores, evaluate
-from mae_bench.engine.finetune import finetune, task_model_weights
+from mae_bench.engine.finetune import finetune
 from mae_bench.engine.loop import Setting
 from mae_bench.engine.onednn import use_onednn
 from mae_bench.engine.transfer import load_encoder
@@ -139,7 +138,7 @@ def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Regis
             model, cell.spec, cell.data.task, cell.data.prepared, cell.labelled, cell.data.split.val, folder, setting
         )
         if setting.accelerator.is_main_process:
-            write_bytes(folder / MODEL, to_safetensors(task_model_weights(model)))
+            pretrain.save_weights(model, folder / MODEL)
             pretrain.write_losses(facts.pop("losses"), folder / "losses.csv")
             store.finish("models", key, facts)
             loop.clear(folder)

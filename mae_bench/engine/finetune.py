@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from mae_bench.data.crops import Augmentation, Crops
@@ -128,8 +127,3 @@ class _Selection:
                 for region in task.regions
             ]
         return float(np.nanmean(values))
-
-
-def task_model_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The weights to be kept, on the CPU."""
-    return {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

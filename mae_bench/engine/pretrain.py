@@ -84,7 +84,7 @@ def run_local(job: Job) -> dict[str, Any]:
     )
     history = loop.train(plan, job.setting)
     if accelerator.is_main_process:
-        save_encoder(objective.encoder, job.folder / WEIGHTS)
+        save_weights(objective.encoder, job.folder / WEIGHTS)
         write_losses(history.losses, job.folder / "losses.csv")
         preview(job)
     return {
@@ -95,9 +95,9 @@ def run_local(job: Job) -> dict[str, Any]:
     }
 
 
-def save_encoder(encoder: nn.Module, path: Path) -> None:
+def save_weights(module: nn.Module, path: Path) -> None:
     """Write the weights as safetensors, atomically."""
-    write_bytes(path, to_safetensors({name: value.contiguous().cpu() for name, value in encoder.state_dict().items()}))
+    write_bytes(path, to_safetensors({name: value.contiguous().cpu() for name, value in module.state_dict().items()}))
 
 
 def write_losses(losses: Sequence[float], path: Path) -> None:
