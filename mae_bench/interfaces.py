@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from mae_bench.recipe import Recipe
 from mae_bench.task import Protocol as Rules
 from mae_bench.task import Split, Task
 from mae_bench.values import Options, Value
@@ -39,7 +40,11 @@ class DatasetCard(Value):
 
 @dataclass(frozen=True)
 class RawCase:
-    """One case as it lies on disk. `images` are relative to the data directory, in channel order (or one 4-D file)."""
+    """One case as it lies on disk. `images` are relative to the data directory, in channel order (or one 4-D file).
+
+    label: of segmentation, what is to be learnt; of other tasks a mask that a pre-training may use (lungs). findings:
+    as `Task.findings` names them.
+    """
 
     id: str
     subject: str
@@ -52,13 +57,14 @@ class RawCase:
 class RawImage:
     """A case in memory, in the orientation of its file.
 
-    image: (C, *spatial) of any real dtype. label: (*spatial) or None. affine: 4 x 4, voxel to millimetre.
-    label_affine: as `affine`, as the label file says it. sha256: over the bytes of all files of the case.
+    image: (C, *spatial) of any real dtype. label: (*spatial) or None. affine: 4 x 4, voxel to millimetre; None when
+    the file has no millimetres (PNG, npz): axes stay as they are. label_affine: as `affine`, as the label file says
+    it. sha256: over the bytes of all files of the case.
     """
 
     image: NDArray[Any]
     label: NDArray[Any] | None
-    affine: NDArray[np.float64]
+    affine: NDArray[np.float64] | None
     label_affine: NDArray[np.float64] | None
     sha256: str
 
@@ -126,7 +132,8 @@ class Dataset(Plugin, Protocol):
 class Features(NamedTuple):
     """What an encoder says of a batch.
 
-    pooled: (B, dim). map: (B, dim, *grid), after the last norm. hidden: token maps after each block, as `map`.
+    pooled: (B, dim). map: (B, dim, *grid), after the last norm. hidden: token maps after each block, as `map`; empty
+    for encoders that do not provide `hidden`.
     """
 
     pooled: Tensor
@@ -137,7 +144,8 @@ class Features(NamedTuple):
 class Encoder(Protocol):
     """A torch module that turns images into features.
 
-    `dim`: width. `grid`: tokens per axis for the roi it was built for. `patch`: voxels per token and axis.
+    `dim`: width. `grid`: places of the map per axis for the roi it was built for. `patch`: voxels per place and axis.
+    `depth`: entries of `hidden`.
     """
 
     dim: int
@@ -163,30 +171,76 @@ class Backbone(Plugin, Protocol):
     def build(self, options: Any, channels: int, roi: tuple[int, ...], drop_path: float = 0.0) -> nn.Module: ...
 
 
+@dataclass(frozen=True)
+class Wants:
+    """What an objective asks of the engine.
+
+    views: crops of the same place per sample; more than one makes the batch (B, V, C, *roi). masks: the case's mask
+    beside each crop, zeros where there is none. turns: names of the losses that are minimised one after the other in
+    each step, each with its own optimiser (discriminators, then generators).
+    """
+
+    views: int = 1
+    masks: bool = False
+    turns: tuple[str, ...] = ("",)
+
+
 class Objective(Protocol):
     """A torch module that trains an encoder without labels: `forward(batch)` gives named losses, `loss` is minimised.
 
-    `after_step` runs after each optimiser step (momentum encoders, queues). `preview` gives
-    (input, masked, reconstruction) triples for the picture, or None when there is nothing to show.
+    `forward` also gets `masks=` (B, *roi) if it wants them, and `turn=` if it wants several; then `groups` says which
+    parameters learn in which turn. `after_step` runs after each optimiser step with the share of the training that
+    is done, in (0, 1] (momentum encoders, queues). `preview` gives (input, masked, reconstruction), masked
+    voxels NaN, for the picture and for the reconstruction gain, or None when there is nothing to show.
     """
 
     encoder: nn.Module
+    wants: Wants
 
     def __call__(self, batch: Tensor) -> dict[str, Tensor]: ...
-    def after_step(self) -> None: ...
+    def after_step(self, done: float) -> None: ...
     def preview(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor] | None: ...
 
 
+class SeveralTurns(Objective, Protocol):
+    """An objective whose `wants.turns` has more than one name."""
+
+    def groups(self, turn: str, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimiser groups of a turn: `params`, `scale` of the learning rate, `weight_decay`, and `betas` if other."""
+        ...
+
+
+class Source(NamedTuple):
+    """A weights file, in any layout that `engine.layouts` reads. waive: take it though less than 95 % of it fits."""
+
+    path: Path
+    waive: bool = False
+
+
 class Pretraining(Plugin, Protocol):
-    """Builds objectives; None means there is nothing to train (scratch)."""
+    """Builds objectives; None means there is nothing to train (scratch, ImageNet)."""
 
     def objective(self, options: Any, encoder: nn.Module) -> nn.Module | None: ...
 
+    def source(self, options: Any) -> Source | None:
+        """The weights file that the encoder starts from; None for random weights.
+
+        Raises:
+            InputError: there is none where the options say; tells what to type.
+        """
+        ...
+
+    def extra_samples(self, options: Any, recipe: Recipe, cases: int) -> int:
+        """Crops that fine-tuning gets on top of its own, so that total budgets are equal. `cases`: training cases."""
+        ...
+
 
 class Head(Plugin, Protocol):
-    """Builds the task model on an encoder: a torch module whose forward gives logits.
+    """Builds the task model on an encoder: a torch module with that `encoder`, whose forward gives logits.
 
-    Logits are (B, outputs, *roi) for segmentation and (B, outputs) for classification.
+    Logits are (B, outputs, *roi) for segmentation, (B, outputs) for classification and (B, 1) log-risks for survival.
+    A model that has `remember(features, findings)` is not trained: it is handed the pooled features (N, dim) and the
+    findings (N, K) of all labelled cases instead.
     """
 
     def build(self, options: Any, encoder: nn.Module, task: Task) -> nn.Module: ...

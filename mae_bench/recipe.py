@@ -20,9 +20,19 @@ class Stage(Value):
     crops: int = Field(1, ge=1, description="crops per case and step")
     lr: float = Field(gt=0, description="peak learning rate, after any scaling by batch size")
     warmup: float = Field(0.05, ge=0, le=1, description="share of the steps with a linearly rising rate")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW betas")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW decay; never on biases, norms, tokens and positions")
+    schedule: Literal["cosine", "constant", "step"] = Field(
+        "cosine", description="how the rate falls after the warm-up; step: tenfold at each milestone"
+    )
+    milestones: tuple[float, ...] = Field((), description="of the `step` schedule, as shares of the steps")
+    optimizer: Literal["adamw", "adam", "sgd"] = Field("adamw", description="sgd takes its momentum from betas[0]")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="Adam's betas")
+    weight_decay: float = Field(0.05, ge=0, description="never on biases, norms, tokens and positions")
     clip: float | None = Field(None, gt=0, description="gradient norm limit")
+    intensity: float = Field(0.0, ge=0, lt=1, description="random scale and shift, up to this much")
+    area: tuple[float, float] | None = Field(
+        None, description="random resized crops of this share of the image, from and to, instead of crops at its scale"
+    )
+    rotate: float = Field(0.0, ge=0, le=180, description="random rotation, up to this many degrees")
     accumulate: int = Field(1, ge=1, description="gradient accumulation: the batch is cut into so many parts")
 
     @model_validator(mode="after")
@@ -31,6 +41,8 @@ class Stage(Value):
             raise ValueError("give exactly one of steps and epochs")
         if self.batch % self.accumulate:
             raise ValueError("accumulate must divide batch")
+        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ValueError("area must rise from above 0 to at most 1")
         return self
 
     def total_steps(self, cases: int) -> int:
@@ -52,6 +64,9 @@ class Finetune(Stage):
     foreground: float = Field(0.5, ge=0, le=1, description="share of crops centred on a labelled voxel")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a flip per axis the task allows")
     intensity: float = Field(0.1, ge=0, lt=1, description="random scale and shift, up to this much")
+    randaugment: int | None = Field(
+        None, ge=0, le=10, description="magnitude of RandAugment (Cubuk et al. 2020) on 2-D images; None: without"
+    )
     checks: int = Field(4, ge=1, description="how often the checkpoint is compared on the selection cases")
     overlap: float = Field(0.5, ge=0, lt=1, description="overlap of sliding windows")
 
@@ -72,10 +87,34 @@ class RecipeFile(Recipe):
     """A recipe as written on disk: with the options it recommends for plugins, by kind and plugin name."""
 
     options: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="what differs for a pre-training, by `name` or `name/backbone`"
+    )
+
+    def for_method(self, pretrain: str, backbone: str) -> Recipe:
+        """The recipe for a pre-training of a backbone: what differs replaces the field, stages field by field."""
+        values = self.model_dump(include=set(Recipe.model_fields))
+        for name in (pretrain, f"{pretrain}/{backbone}"):
+            for field, value in self.methods.get(name, {}).items():
+                values[field] = merge_stage(values.get(field, {}), value) if isinstance(value, dict) else value
+        return Recipe(**values)
+
+    @model_validator(mode="after")
+    def _methods_are_recipes(self) -> "RecipeFile":
+        for method in self.methods:
+            pretrain, _, backbone = method.partition("/")
+            self.for_method(pretrain, backbone)
+        return self
 
     def for_plugin(self, kind: str, name: str) -> Mapping[str, Any]:
         """Options this recipe recommends for the plugin `name` of `kind` (backbone, pretrain, head)."""
         return self.options.get(kind, {}).get(name, {})
+
+
+def merge_stage(stage: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A stage with some fields changed. Steps and epochs are two ways to say one thing: giving one drops the other."""
+    other = {"steps": "epochs", "epochs": "steps"}
+    return {**stage, **{other[name]: None for name in changes if name in other}, **changes}
 
 
 def recipe_names(folder: Path) -> list[str]:
@@ -84,7 +123,7 @@ def recipe_names(folder: Path) -> list[str]:
 
 
 def load_recipe(folder: Path, name: str) -> RecipeFile:
-    """Read `folder/name.toml`.
+    """Read `folder/name.toml`. A file that says `extends = "other"` holds only what differs from that recipe.
 
     Raises:
         UsageError: no such recipe.
@@ -97,11 +136,26 @@ def load_recipe(folder: Path, name: str) -> RecipeFile:
         fields = tomllib.loads(path.read_text())
         if "name" in fields:
             raise InputError(f"{path}: name: a recipe is named by its file; remove this field")
+        if base := fields.pop("extends", None):
+            fields = _over(load_recipe(folder, base).model_dump(exclude={"name"}), fields)
         return RecipeFile(name=name, **fields)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
     except ValidationError as error:
         raise InputError(f"{path}: not a valid recipe", problems=validation_lines(error)) from error
+
+
+def _over(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, other values replaced."""
+    merged = dict(base)
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(base.get(name), dict):
+            merged[name] = (
+                merge_stage(base[name], value) if name in ("pretrain", "finetune") else _over(base[name], value)
+            )
+        else:
+            merged[name] = value
+    return merged
 
 
 def validation_lines(error: ValidationError) -> list[str]:

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from mae_bench.errors import UsageError
-from mae_bench.recipe import Recipe, load_recipe, validation_lines
+from mae_bench.interfaces import Source
+from mae_bench.recipe import Recipe, load_recipe, merge_stage, validation_lines
 from mae_bench.registry import KINDS, Listed, Registry
 from mae_bench.values import Options
 
-DEFAULT_HEADS = {"segmentation": "unetr", "classification": "classifier"}
+DEFAULT_HEADS = {"segmentation": "unetr", "classification": "classifier", "survival": "cox"}
 STAGES = ("pretrain", "finetune")
 
 
@@ -41,6 +43,17 @@ class Chosen:
     def plugin(self, kind: str) -> Any:
         """The plugin object of `kind`."""
         return self.plugins[kind].plugin
+
+    def source(self) -> Source | None:
+        """The weights file that the encoder starts from, if any."""
+        found: Source | None = self.plugin("pretrain").source(self.options["pretrain"])
+        return found
+
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """Options as a specification holds them: of a file its name, for where it lies decides nothing."""
+        options = self.options[kind]
+        files = {name: value.name for name, value in options if isinstance(value, Path)}
+        return options.model_dump(mode="json") | files
 
 
 def resolve(request: Request, registry: Registry) -> Chosen:
@@ -76,7 +89,7 @@ def resolve(request: Request, registry: Registry) -> Chosen:
         plugin = plugins[kind].plugin
         options[kind] = _options(kind, plugin, {**file.for_plugin(kind, plugin.name), **given[kind]})
     _fit({kind: (listed.plugin, options[kind]) for kind, listed in plugins.items()})
-    recipe = _recipe(file, stages)
+    recipe = _recipe(file.for_method(request.pretrain, request.backbone), stages)
     _check_roi(recipe.roi, dataset, options["dataset"])
     plugins["backbone"].plugin.check(options["backbone"], recipe.roi)
     return Chosen(plugins, options, recipe)
@@ -175,13 +188,7 @@ def _options(kind: str, plugin: Any, values: Mapping[str, Any]) -> Options:
 def _recipe(file: Recipe, stages: Mapping[str, Mapping[str, Any]]) -> Recipe:
     values = file.model_dump(include=set(Recipe.model_fields))
     for stage in STAGES:
-        changes = dict(stages[stage])
-        # Steps and epochs are two ways to say one thing: giving one replaces the other.
-        if "steps" in changes:
-            values[stage]["epochs"] = None
-        if "epochs" in changes:
-            values[stage]["steps"] = None
-        values[stage] |= changes
+        values[stage] = merge_stage(values[stage], stages[stage])
     values |= stages["recipe"]
     try:
         return Recipe(**values)

@@ -16,9 +16,12 @@ from mae_bench.data.split import labelled_subset
 from mae_bench.engine import device, loop, pretrain
 from mae_bench.engine.evaluate import Scores, evaluate
 from mae_bench.engine.finetune import finetune
+from mae_bench.engine.fit import fit
+from mae_bench.engine.layouts import read_weights
 from mae_bench.engine.loop import Setting
 from mae_bench.engine.onednn import use_onednn
 from mae_bench.engine.transfer import load_encoder
+from mae_bench.engine.weights import load_weights, save_weights
 from mae_bench.errors import InputError, RunFailed
 from mae_bench.record import CaseFile, Cost, RecordData, ResultRecord, Transfer
 from mae_bench.registry import Registry
@@ -38,10 +41,17 @@ class Cell:
     data: Data
 
     @property
+    def extra_steps(self) -> int:
+        """Fine-tuning steps that a method gets on top of the recipe's, for equal budgets."""
+        stage, pretrain = self.spec.recipe.finetune, self.chosen.plugin("pretrain")
+        samples = pretrain.extra_samples(self.chosen.options["pretrain"], self.spec.recipe, len(self.data.split.train))
+        return -(-int(samples) // (stage.batch * stage.crops))
+
+    @property
     def labelled(self) -> tuple[str, ...]:
         """Training cases whose labels this run may use."""
         facts, kind = self.data.prepared.facts, self.data.task.kind
-        usable = [case for case in self.data.split.train if facts[case].labelled or kind == "classification"]
+        usable = [case for case in self.data.split.train if facts[case].labelled or kind != "segmentation"]
         if not usable:
             raise InputError(f"{self.data.root}: no labelled training case")
         return labelled_subset(usable, self.spec.labels, self.spec.seed)
@@ -50,9 +60,9 @@ class Cell:
 def make_cell(chosen: Chosen, data: Data, *, labels: float, seed: int, pretrain_seed: int) -> Cell:
     """Complete the specification with the data's fingerprint and protocol."""
     picks = {
-        kind: Choice(name=listed.plugin.name, options=chosen.options[kind].model_dump(mode="json"))
-        for kind, listed in chosen.plugins.items()
+        kind: Choice(name=listed.plugin.name, options=chosen.recorded(kind)) for kind, listed in chosen.plugins.items()
     }
+    start = chosen.source()
     source = DataSource(
         kind=data.kind, fingerprint=data.prepared.fingerprint, skipped=tuple(sorted(data.prepared.problems))
     )
@@ -61,6 +71,7 @@ def make_cell(chosen: Chosen, data: Data, *, labels: float, seed: int, pretrain_
         protocol=data.protocol,
         recipe=chosen.recipe,
         labels=labels,
+        start="" if start is None else hashlib.sha256(start.path.read_bytes()).hexdigest(),
         seed=seed,
         pretrain_seed=pretrain_seed,
         **picks,
@@ -134,11 +145,22 @@ def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Regis
     folder = store.folder("models", key)
     facts = store.finished("models", key)
     if facts is None:
-        facts = finetune(
-            model, cell.spec, cell.data.task, cell.data.prepared, cell.labelled, cell.data.split.val, folder, setting
-        )
+        if hasattr(model, "remember"):
+            facts = fit(model, cell.spec, cell.data.prepared, cell.labelled, setting)
+        else:
+            facts = finetune(
+                model,
+                cell.spec,
+                cell.data.task,
+                cell.data.prepared,
+                cell.labelled,
+                cell.data.split.val,
+                folder,
+                setting,
+                extra_steps=cell.extra_steps,
+            )
         if setting.accelerator.is_main_process:
-            pretrain.save_weights(model, folder / MODEL)
+            save_weights(model, folder / MODEL)
             pretrain.write_losses(facts.pop("losses"), folder / "losses.csv")
             store.finish("models", key, facts)
             loop.clear(folder)
@@ -197,28 +219,38 @@ def _claim(store: Store, kind: str, key: str, setting: Setting) -> Iterator[None
 
 
 def _pretrained(cell: Cell, store: Store, setting: Setting, registry: Registry) -> dict[str, Any]:
-    """Pre-train the encoder unless the store has it. Returns the facts of the stage; none for scratch."""
+    """Make the encoder unless the store has it: load what it starts from, pre-train it.
+
+    Returns:
+        The facts of the stage; none for scratch.
+    """
     spec, chosen, data = cell.spec, cell.chosen, cell.data
     torch.manual_seed(spec.pretrain_seed)
     encoder = chosen.plugin("backbone").build(chosen.options["backbone"], len(data.task.channels), spec.recipe.roi)
+    source = chosen.source()
     objective = chosen.plugin("pretrain").objective(chosen.options["pretrain"], encoder)
-    if objective is None:
+    if objective is None and source is None:
         return {}
     key = spec.pretrain_key()
     with _claim(store, "encoders", key, setting):
         facts = store.finished("encoders", key)
         if facts is None:
-            job = pretrain.Job(
-                spec, data.task, objective, data.prepared, data.split.train, store.folder("encoders", key), setting
-            )
-            answer = registry.manager.hook.mae_bench_pretrain(job=job)
-            facts = answer() if answer is not None else pretrain.run_local(job)
+            folder, started = store.folder("encoders", key), {}
+            if source is not None:
+                report = load_encoder(encoder, read_weights(source.path), spec.pretrain.name, waive=source.waive)
+                started = {"transfer": report.model_dump(mode="json")}
+            if objective is not None:
+                job = pretrain.Job(spec, data.task, objective, data.prepared, data.split.train, folder, setting)
+                answer = registry.manager.hook.mae_bench_pretrain(job=job)
+                facts = started | (answer() if answer is not None else pretrain.run_local(job))
+            elif setting.accelerator.is_main_process:
+                save_weights(encoder, folder / pretrain.WEIGHTS)
             if setting.accelerator.is_main_process:
-                store.finish("encoders", key, facts)
-                loop.clear(job.folder)
+                store.finish("encoders", key, facts or started)
+                loop.clear(folder)
             setting.accelerator.free_memory()
             setting.accelerator.wait_for_everyone()
-    return facts
+    return facts or started
 
 
 def _task_model(cell: Cell, store: Store) -> tuple[nn.Module, Transfer]:
@@ -229,10 +261,13 @@ def _task_model(cell: Cell, store: Store) -> tuple[nn.Module, Transfer]:
         chosen.options["backbone"], len(data.task.channels), spec.recipe.roi, drop_path=spec.recipe.finetune.drop_path
     )
     model: nn.Module = chosen.plugin("head").build(chosen.options["head"], encoder, data.task)
-    path = store.folder("encoders", spec.pretrain_key()) / pretrain.WEIGHTS
-    if store.finished("encoders", spec.pretrain_key()) is None:
+    facts = store.finished("encoders", spec.pretrain_key())
+    if facts is None:
         return model, Transfer(source="none")
-    return model, load_encoder(encoder, from_safetensors(path.read_bytes()), spec.pretrain.name)
+    path = store.folder("encoders", spec.pretrain_key()) / pretrain.WEIGHTS
+    transfer = load_encoder(encoder, load_weights(path), spec.pretrain.name)
+    # What came from elsewhere is reported as it came, not as it was copied out of the store.
+    return model, Transfer(**facts["transfer"]) if "transfer" in facts else transfer
 
 
 def _record(cell: Cell, key: str, *, scores: Scores | None = None, **fields: Any) -> ResultRecord:

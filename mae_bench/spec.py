@@ -35,6 +35,7 @@ class RunSpec(Value):
     head: Choice
     recipe: Recipe
     labels: float = Field(1.0, gt=0, le=1, description="share of the training cases whose labels may be used")
+    start: str = Field("", description="SHA-256 of the weights file that the encoder starts from, if any")
     seed: int = Field(0, ge=0, description="seed of fine-tuning and of the choice of labelled cases")
     pretrain_seed: int = Field(0, ge=0, description="seed of pre-training, shared by all heads and label shares")
 
@@ -46,7 +47,10 @@ class RunSpec(Value):
         """Content address of the pre-trained encoder: what it depends on, so that others can share it."""
         whole = self._hashed()
         return digest(
-            {name: whole[name] for name in ("dataset", "data", "protocol", "backbone", "pretrain", "pretrain_seed")}
+            {
+                name: whole[name]
+                for name in ("dataset", "data", "protocol", "backbone", "pretrain", "start", "pretrain_seed")
+            }
             | {"stage": whole["recipe"]["pretrain"], "roi": whole["recipe"]["roi"]}
         )
 

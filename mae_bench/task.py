@@ -24,20 +24,22 @@ class Region(Value):
 class Task(Value):
     """What the network sees and what it must answer."""
 
-    kind: Literal["segmentation", "classification"]
+    kind: Literal["segmentation", "classification", "survival"]
     channels: tuple[str, ...] = Field(min_length=1)
     ndim: Literal[2, 3] = 3
     regions: tuple[Region, ...] = ()
-    findings: tuple[str, ...] = ()
+    findings: tuple[str, ...] = Field((), description="columns of a case's findings; of survival: time and event")
     overlapping: bool = Field(False, description="regions may overlap: sigmoid per region instead of softmax")
     labels: dict[int, str] = Field(default_factory=dict, description="label values that files may contain")
     flip_axes: tuple[int, ...] = Field((), description="spatial axes along which a mirrored image is as plausible")
 
     @property
     def outputs(self) -> int:
-        """Number of output channels: regions, plus background when they exclude each other; findings."""
+        """Number of outputs: findings; one log-risk; regions, plus background when they exclude each other."""
         if self.kind == "classification":
             return len(self.findings)
+        if self.kind == "survival":
+            return 1
         return len(self.regions) + (0 if self.overlapping else 1)
 
 
@@ -45,17 +47,29 @@ class Intensity(Value):
     """How raw intensities become network input.
 
     `zscore`: per channel over its non-zero voxels, zeros stay zero. `window`: [low, high] to [0, 1], clipped.
+    `equalize`: histogram equalisation of the whole image to [0, 1]. The last two are then standardised by mean and std.
     """
 
-    kind: Literal["zscore", "window"]
+    kind: Literal["zscore", "window", "equalize"]
     low: float | None = None
     high: float | None = None
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+
+    @property
+    def zero_is_air(self) -> bool:
+        """Whether a prepared voxel of exactly zero means outside the body."""
+        return self.kind == "zscore" or (self.kind == "window" and self.mean == 0)
 
 
 class Preprocessing(Value):
-    """What happens once per case. `spacing` in mm after reorientation to RAS; None keeps the native grid."""
+    """What happens once per case. `spacing` in mm after reorientation to RAS; None keeps the native grid.
+
+    size: for 2-D images that are classified, the pixels they are resized to.
+    """
 
     spacing: Spacing | None = None
+    size: tuple[int, int] | None = None
     intensity: Intensity
     crop_to_foreground: bool = True
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import signal
 import sys
 from types import FrameType
@@ -59,6 +60,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _print_error(code: int, message: str, problems: list[str]) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of the processes of one launch, one speaks
+        return
     print(json.dumps({"error": {"exit_code": code, "message": message, "problems": problems}}))
 
 

@@ -50,7 +50,7 @@ def _label_faults(raw: RawImage, label: NDArray[Any], case: RawCase, task: Task)
     if label.shape != raw.image.shape[1:]:
         return [f"{name}: shape {label.shape} differs from that of its image {raw.image.shape[1:]}"]
     found = []
-    if raw.label_affine is not None and not same_grid(raw.affine, raw.label_affine):
+    if raw.affine is not None and raw.label_affine is not None and not same_grid(raw.affine, raw.label_affine):
         found.append(f"{name}: affine differs from that of its image")
     if label.dtype.kind == "f":
         if not np.isfinite(label).all():

@@ -1,4 +1,8 @@
-"""Batches of crops as a pure function of (seed, step): resuming, worker processes and ranks cannot change them."""
+"""Batches of crops as a pure function of (seed, step): resuming, worker processes and ranks cannot change them.
+
+Crops leave here in the precision they are stored in: widening them, and all arithmetic on them, is done on the device
+(engine/inputs.py), where it costs least.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,25 +11,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mae_bench.data.prepared import Prepared, PreparedCase
+from mae_bench.data import augment
+from mae_bench.data.prepared import Prepared, PreparedCase, box_around
 from mae_bench.errors import UsageError
+
+AS_IT_IS = augment.Augmentation()
+JITTER = 2  # voxels by which the middle crop of a classified image moves
+APART = 4  # further views lie within a quarter of the crop from the first
 
 
 class Batch(NamedTuple):
-    """images: (B, C, *roi) float32. labels: (B, *roi) uint8 label values. findings: (B, K) float32."""
+    """images: (B, C, *roi) float16, or (B, V, C, *roi) with several views.
 
-    images: NDArray[np.float32]
+    labels: (B, *roi) uint8 label values, or (B, V, *roi). findings: (B, K) float32. gain: (B, 2) float32, or
+    (B, V, 2): scale and shift of the intensities, still to be applied.
+    """
+
+    images: NDArray[np.float16]
     labels: NDArray[np.uint8] | None
     findings: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Flips along `axes` with probability `flip` each; intensities scaled and shifted by up to `intensity`."""
-
-    axes: tuple[int, ...] = ()
-    flip: float = 0.0
-    intensity: float = 0.0
+    gain: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,9 @@ class Crops:
     """Draws batches from prepared cases.
 
     labelled_share: share of crops centred on a labelled voxel, its label value drawn first so that small classes are
-    seen; the others are centred on a foreground voxel, which needs no labels. centred: always the middle of the image
-    (classification). rank, world: this process draws every `world`-th item of the batch.
+    seen; the others are centred on a foreground voxel, which needs no labels. with_labels: give the label or mask of
+    each crop, zeros for cases without. centred: always the middle of the image (classification). views: crops of the
+    same place, each augmented by itself. rank, world: this process draws every `world`-th item of the batch.
     """
 
     prepared: Prepared
@@ -46,8 +52,8 @@ class Crops:
     labelled_share: float = 0.0
     with_labels: bool = False
     centred: bool = False
-    zscore: bool = False
-    augmentation: Augmentation = Augmentation()
+    views: int = 1
+    augmentation: augment.Augmentation = AS_IT_IS
     rank: int = 0
     world: int = 1
 
@@ -58,22 +64,31 @@ class Crops:
 
     def __call__(self, step: int) -> Batch:
         """The part of batch `step` that falls to this rank."""
-        images, labels, findings = [], [], []
-        for item in range(self.rank, self.batch, self.world):
+        items = range(self.rank, self.batch, self.world)
+        count, first = len(items) * self.crops, self.prepared.case(self.case_id(step, items[0]))
+        images = np.zeros((count, self.views, len(first.image()), *self.roi), np.float16)
+        labels = np.zeros((count, self.views, *self.roi), np.uint8) if self.with_labels else None
+        gain = np.empty((count, self.views, 2), np.float32) if self.augmentation.intensity else None
+        findings = []
+        for place, item in enumerate(items):
             case = self.prepared.case(self.case_id(step, item))
+            image = case.image()
+            label = case.label() if self.with_labels and case.facts.labelled else None
             for number in range(self.crops):
                 rng = np.random.default_rng([self.seed, step, item, number])
                 centre = self._centre(case, rng)
-                crop = case.crop(centre, self.roi, with_label=self.with_labels)
-                image, label = self._augment(crop.image, crop.label, rng)
-                images.append(image)
-                labels.append(label)
+                row = place * self.crops + number
+                for view in range(self.views):
+                    into = (images[row, view], None if labels is None else labels[row, view])
+                    self._fill(into, image, label, centre if view == 0 else self._near(centre, rng), rng)
+                    if gain is not None:
+                        gain[row, view] = augment.draw_gain(self.augmentation, rng)
                 findings.append(case.facts.findings)
-        return Batch(
-            np.stack(images),
-            np.stack([label for label in labels if label is not None]) if self.with_labels else None,
-            np.array(findings, np.float32) if findings[0] else None,
-        )
+        if self.views == 1:
+            images = images[:, 0]
+            labels = None if labels is None else labels[:, 0]
+            gain = None if gain is None else gain[:, 0]
+        return Batch(images, labels, np.array(findings, np.float32) if findings[0] else None, gain)
 
     def case_id(self, step: int, item: int) -> str:
         """Which case: each epoch is a new permutation of all of them."""
@@ -82,36 +97,40 @@ class Crops:
         return self.ids[int(order[place])]
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
-        middle = tuple(size // 2 for size in case.facts.shape)
         if self.centred:
-            return tuple(int(point + rng.integers(-2, 3)) for point in middle)
+            return tuple(int(size // 2 + rng.integers(-JITTER, JITTER + 1)) for size in case.facts.shape)
         if rng.random() < self.labelled_share:
             values = [name for name in case.facts.points if name != "foreground"]
             if values and (point := case.point(values[rng.integers(len(values))], rng)):
                 return point
-        return case.point("foreground", rng) or middle
+        return case.point("foreground", rng) or tuple(int(rng.integers(size)) for size in case.facts.shape)
 
-    def _augment(
-        self, image: NDArray[np.float32], label: NDArray[np.uint8] | None, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-        if self.zscore:
-            _crop_zscore(image)
-        chosen = [axis for axis in self.augmentation.axes if rng.random() < self.augmentation.flip]
-        if chosen:
-            image = np.flip(image, tuple(axis + 1 for axis in chosen))
-            label = None if label is None else np.flip(label, tuple(chosen))
-        if self.augmentation.intensity:
-            limit = self.augmentation.intensity
-            scale, shift = 1 + rng.uniform(-limit, limit), rng.uniform(-limit, limit)
-            # Zeros are outside the body: they stay what the network knows as nothing.
-            image = np.where(image != 0, image * np.float32(scale) + np.float32(shift), np.float32(0))
-        return image, label
+    def _near(self, centre: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
+        return tuple(
+            int(point + rng.integers(-(size // APART), size // APART + 1))
+            for point, size in zip(centre, self.roi, strict=True)
+        )
 
-
-def _crop_zscore(image: NDArray[np.float32]) -> None:
-    """Normalise each channel over its own non-zero voxels, in place (the paper's training crops; PAPER D7)."""
-    for channel in image:
-        inside = channel != 0
-        if inside.any():
-            values = channel[inside]
-            channel[inside] = (values - values.mean()) / (float(values.std()) or 1.0)
+    def _fill(
+        self,
+        into: tuple[NDArray[np.float16], NDArray[np.uint8] | None],
+        image: NDArray[np.float16],
+        label: NDArray[np.uint8] | None,
+        centre: tuple[int, ...],
+        rng: np.random.Generator,
+    ) -> None:
+        """Write one augmented crop of `image` and `label` where they belong in the batch: it is copied once."""
+        chosen, shape = self.augmentation, image.shape[1:]
+        box = box_around(centre, self.roi, shape) if chosen.area is None else augment.draw_box(shape, chosen.area, rng)
+        flips = augment.draw_flips(chosen, rng)
+        turn = rng.uniform(-chosen.rotate, chosen.rotate) if chosen.rotate else 0.0
+        for target, source in ((into[0], image[(slice(None), *box)]), (into[1], None if label is None else label[box])):
+            if target is None or source is None:
+                continue
+            if chosen.area is not None:
+                source = augment.resize(source, self.roi)
+            if turn:
+                source = augment.rotate(source, turn, len(self.roi))
+            inside = tuple(slice(0, size) for size in source.shape)
+            # Flipped with its padding: an image smaller than the crop may lie at either end.
+            np.flip(target, tuple(axis - len(self.roi) for axis in flips))[inside] = source

@@ -40,13 +40,16 @@ def resampled_size(size: int, spacing: float, target: float) -> int:
     return int(np.ceil((size - 1) * spacing / target - 1e-3)) + 1
 
 
-def resample(array: Array, ratio: tuple[float, ...], shape: tuple[int, ...], *, nearest: bool = False) -> Array:
+def resample(
+    array: Array, ratio: tuple[float, ...], shape: tuple[int, ...], *, nearest: bool = False, edges: bool = False
+) -> Array:
     """Sample the last axes of `array` at index `ratio * j` for j in `shape`, clamped at the border.
 
     Args:
         array: (..., *spatial). Floating for linear sampling; any dtype for `nearest`.
         ratio: target spacing over source spacing, per spatial axis.
         shape: target size per spatial axis.
+        edges: let the outer edges of both grids coincide, not the centres of their first voxels.
     """
     lead = array.ndim - len(shape)
     # Shrinking axes first keeps the intermediate arrays small.
@@ -54,7 +57,8 @@ def resample(array: Array, ratio: tuple[float, ...], shape: tuple[int, ...], *, 
         size = array.shape[lead + axis]
         if abs(ratio[axis] - 1) < 1e-3 and shape[axis] == size:
             continue
-        position = np.clip(np.arange(shape[axis]) * ratio[axis], 0, size - 1)
+        first = (ratio[axis] - 1) / 2 if edges else 0.0
+        position = np.clip(first + np.arange(shape[axis]) * ratio[axis], 0, size - 1)
         if nearest:
             # Half-way points go down: with a finer target grid that keeps each voxel's own copies together.
             array = np.take(array, np.ceil(position - 0.5 - 1e-6).astype(np.intp), axis=lead + axis)

@@ -26,7 +26,7 @@ from mae_bench.store import Store, write_bytes, writing_folder
 from mae_bench.task import Preprocessing, Task
 from mae_bench.values import Options, digest
 
-FORMAT = 1  # raise when prepared arrays change meaning
+FORMAT = 2  # raise when prepared arrays change meaning
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Progress = Callable[[int, int], None]
@@ -186,7 +186,7 @@ def _prepare_case(source: _Source, case: RawCase, cases: Path, scratch: Path) ->
         folder=key,
         subject=case.subject,
         sha256=raw.sha256,
-        affine=tuple(tuple(float(x) for x in row) for row in raw.affine),
+        affine=None if raw.affine is None else tuple(tuple(float(x) for x in row) for row in raw.affine),
         labelled=label is not None,
         points=ranges,
         findings=case.findings,

@@ -1,7 +1,7 @@
 """Prepared cases: memory-mapped arrays, so that reading a crop touches only the pages it lies on."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class CaseFacts(Value):
     folder: str
     subject: str
     sha256: str
-    affine: tuple[tuple[float, ...], ...]
+    affine: tuple[tuple[float, ...], ...] | None
     native_shape: tuple[int, ...]
     native_spacing: tuple[float, ...]
     start: tuple[int, ...]
@@ -33,13 +33,6 @@ class CaseFacts(Value):
     labelled: bool
     points: dict[str, tuple[int, int]]
     findings: tuple[float, ...] = ()
-
-
-class Crop(NamedTuple):
-    """image: (C, *roi) float32. label: (*roi) uint8, the file's own label values."""
-
-    image: NDArray[np.float32]
-    label: NDArray[np.uint8] | None
 
 
 class PreparedCase:
@@ -65,28 +58,14 @@ class PreparedCase:
         points = np.load(self.folder / "points.npy", mmap_mode="r")
         return tuple(int(x) for x in points[rng.integers(first, last)])
 
-    def crop(self, centre: tuple[int, ...], roi: tuple[int, ...], *, with_label: bool) -> Crop:
-        """The box of size `roi` around `centre`, moved inside the image; zeros where the image is smaller."""
-        start = [
-            min(max(point - size // 2, 0), max(whole - size, 0))
-            for point, size, whole in zip(centre, roi, self.facts.shape, strict=True)
-        ]
-        box = tuple(
-            slice(begin, min(begin + size, whole))
-            for begin, size, whole in zip(start, roi, self.facts.shape, strict=True)
-        )
-        image = self.image()
-        label = self.label() if with_label else None
-        if any(whole < size for size, whole in zip(roi, self.facts.shape, strict=True)):
-            inside = tuple(slice(0, part.stop - part.start) for part in box)
-            padded = np.zeros((len(image), *roi), np.float32)
-            padded[(slice(None), *inside)] = image[(slice(None), *box)]
-            labels = None
-            if label is not None:
-                labels = np.zeros(roi, np.uint8)
-                labels[inside] = label[box]
-            return Crop(padded, labels)
-        return Crop(image[(slice(None), *box)].astype(np.float32), None if label is None else np.asarray(label[box]))
+
+def box_around(centre: tuple[int, ...], size: tuple[int, ...], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of `size` around `centre`, moved inside `shape`; cut where `shape` is smaller."""
+    start = [
+        min(max(point - part // 2, 0), max(whole - part, 0))
+        for point, part, whole in zip(centre, size, shape, strict=True)
+    ]
+    return tuple(slice(begin, min(begin + part, whole)) for begin, part, whole in zip(start, size, shape, strict=True))
 
 
 class Prepared:

@@ -1,5 +1,6 @@
 """Scores a trained model on the test cases, case by case, from the label maps it would hand in."""
 
+import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from mae_bench.data import geometry
@@ -19,9 +21,11 @@ from mae_bench.errors import InputError
 from mae_bench.interfaces import Dataset, RawCase
 from mae_bench.metrics.classification import mean_auc
 from mae_bench.metrics.segmentation import dice, hd95
+from mae_bench.metrics.survival import concordance
 from mae_bench.record import Metric
 from mae_bench.spec import RunSpec
 from mae_bench.stats import Interval, mean_interval, statistic_interval
+from mae_bench.store import write_bytes
 from mae_bench.task import Protocol, Task
 
 
@@ -59,7 +63,7 @@ def evaluate(
     for number, case in enumerate(test, 1):
         scores = probabilities(model, prepared.case(case), task, spec.recipe, setting.accelerator)
         facts = prepared.facts[case]
-        if task.kind == "classification":
+        if task.kind != "segmentation":
             rows.append({"case": case} | _findings(task, facts, scores))
         else:
             on_prepared, on_native = label_map(scores, task), label_map(scores, task, facts)
@@ -73,6 +77,8 @@ def evaluate(
             _save_prediction(on_native, facts, folder)
         setting.reporter.advance(number)
     cases = pd.DataFrame(rows)
+    if task.kind == "survival":
+        return summarise_risks(cases)
     if task.kind == "classification":
         return summarise_findings(cases, task)
     pictures.overlays(slices, cases["dice"].to_numpy(float), task, folder / "overlays.png")
@@ -80,10 +86,10 @@ def evaluate(
 
 
 def native_truth(dataset: Dataset, case: RawCase, root: Path) -> NDArray[Any]:
-    """The label as its file holds it, in RAS order."""
+    """The label as its file holds it; in RAS order if it has an affine."""
     raw = dataset.read(case, root)
     assert raw.label is not None
-    return geometry.to_ras(raw.label, geometry.orientation_of(raw.affine))
+    return raw.label if raw.affine is None else geometry.to_ras(raw.label, geometry.orientation_of(raw.affine))
 
 
 def score_case(
@@ -131,6 +137,13 @@ def summarise_findings(cases: pd.DataFrame, task: Task) -> Scores:
     return Scores(cases, metrics, "auc")
 
 
+def summarise_risks(cases: pd.DataFrame) -> Scores:
+    """Concordance index, with its interval over resampled cases."""
+    time, event, risk = (cases[name].to_numpy(float) for name in ("time", "event", "risk"))
+    interval = statistic_interval(len(cases), lambda drawn: concordance(time[drawn], event[drawn], risk[drawn]))
+    return Scores(cases, {"concordance": metric_of(interval, "1")}, "concordance")
+
+
 def _mean_auc_of(truth: NDArray[np.float64], score: NDArray[np.float64], cases: NDArray[np.intp]) -> float:
     return mean_auc(truth[cases], score[cases])
 
@@ -143,13 +156,20 @@ def metric_of(interval: Interval | None, unit: str) -> Metric:
 
 
 def _findings(task: Task, facts: CaseFacts, scores: NDArray[np.float32]) -> dict[str, float]:
+    if task.kind == "survival":
+        return {"time": facts.findings[0], "event": facts.findings[1], "risk": float(scores[0])}
     return {f"truth/{name}": facts.findings[column] for column, name in enumerate(task.findings)} | {
         f"score/{name}": float(scores[column]) for column, name in enumerate(task.findings)
     }
 
 
 def _save_prediction(painted: NDArray[np.uint8], facts: CaseFacts, folder: Path) -> None:
-    """Write the label map as the case's own label file would be: same orientation, same affine."""
+    """Write the label map as the case's own label file would be: same orientation, same affine; PNG without one."""
+    if facts.affine is None:
+        buffer = io.BytesIO()
+        Image.fromarray(painted).save(buffer, "png")
+        write_bytes(folder / "predictions" / f"{facts.id}.png", buffer.getvalue())
+        return
     affine = np.array(facts.affine)
     native = geometry.from_ras(painted, geometry.orientation_of(affine))
     save_nifti(folder / "predictions" / f"{facts.id}.nii.gz", np.ascontiguousarray(native), affine)

@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from mae_bench.data.crops import Augmentation, Crops
+from mae_bench.data.augment import Augmentation
+from mae_bench.data.crops import Crops
 from mae_bench.data.prepared import Prepared
 from mae_bench.engine import loop
+from mae_bench.engine.inputs import Inputs
 from mae_bench.engine.losses import SupervisedLoss
 from mae_bench.engine.predict import label_map, probabilities
 from mae_bench.metrics.classification import mean_auc
 from mae_bench.metrics.segmentation import dice
+from mae_bench.metrics.survival import concordance
 from mae_bench.spec import RunSpec
 from mae_bench.task import Task
 
@@ -27,6 +30,8 @@ def finetune(
     selection: Sequence[str],
     folder: Path,
     setting: loop.Setting,
+    *,
+    extra_steps: int = 0,
 ) -> dict[str, Any]:
     """Train `model` on the labelled cases; it is left with the weights that scored best on the selection cases.
 
@@ -38,8 +43,8 @@ def finetune(
     scorer = _Selection(model, spec, task, prepared, selection, setting)
     plan = loop.Plan(
         name="finetune",
-        module=SupervisedLoss(model, task, stage.loss),
-        groups=loop.decay_groups(model, stage.weight_decay, layer_scales(model, stage.layer_decay)),
+        module=SupervisedLoss(model, task, stage.loss, Inputs(protocol, len(spec.recipe.roi))),
+        turns={"": loop.decay_groups(model, stage.weight_decay, layer_scales(model, stage.layer_decay))},
         batch=Crops(
             prepared,
             labelled,
@@ -49,14 +54,13 @@ def finetune(
             seed=spec.seed,
             labelled_share=stage.foreground if task.kind == "segmentation" else 0.0,
             with_labels=task.kind == "segmentation",
-            centred=task.kind == "classification",
-            zscore=protocol.crop_zscore,
-            augmentation=Augmentation(axes=task.flip_axes, flip=stage.flip, intensity=stage.intensity),
+            centred=task.kind != "segmentation",
+            augmentation=Augmentation(task.flip_axes, stage.flip, stage.intensity, stage.area, stage.rotate),
             rank=accelerator.process_index,
             world=accelerator.num_processes,
         ),
         stage=stage,
-        steps=stage.total_steps(len(labelled)),
+        steps=stage.total_steps(len(labelled)) + extra_steps,
         seed=spec.seed,
         folder=folder,
         check=scorer,
@@ -114,8 +118,12 @@ class _Selection:
             probabilities(self.model, self.prepared.case(case), task, self.spec.recipe, self.setting.accelerator)
             for case in self.cases
         ]
-        if task.kind == "classification":
+        if task.kind != "segmentation":
             truth = np.array([self.prepared.facts[case].findings for case in self.cases], float)
+            if task.kind == "survival":
+                return float(
+                    np.nan_to_num(concordance(truth[:, 0], truth[:, 1], np.array(scores, float)[:, 0]), nan=0.5)
+                )
             value = mean_auc(truth, np.array(scores, float))
             # One class only among the selection cases: the likelihood still tells models apart.
             return value if np.isfinite(value) else -float(np.abs(truth - np.array(scores)).mean())

@@ -8,7 +8,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,20 +55,22 @@ class History:
 class Plan:
     """One stage of training.
 
-    module: forward(batch) gives named losses, `loss` is minimised. groups: optimiser groups, each with its
-    `scale` of the rate. batch: the batch of a step. check: called after `checks` evenly spaced steps; what it wants
-    kept over a restart it puts in `state`. logged_from: where trackers start counting the steps of this stage.
+    module: forward(batch) gives named losses, `loss` is minimised; with several turns forward(batch, turn). turns:
+    optimiser groups by turn, each group with its `scale` of the rate; the turns of a step follow each other. batch:
+    the batch of a step. after_step: called with the share of the stage that is done. check: called after `checks`
+    evenly spaced steps; what it wants kept over a restart it puts in `state`. logged_from: where trackers start
+    counting the steps of this stage.
     """
 
     name: str
     module: nn.Module
-    groups: list[dict[str, Any]]
+    turns: Mapping[str, list[dict[str, Any]]]
     batch: Callable[[int], Any]
     stage: Stage
     steps: int
     seed: int
     folder: Path
-    after_step: Callable[[], None] = lambda: None
+    after_step: Callable[[float], None] = lambda done: None
     check: Callable[[int], None] | None = None
     checks: int = 1
     state: dict[str, Any] = field(default_factory=dict)
@@ -81,11 +83,15 @@ class Plan:
         return {math.ceil(self.steps * number / self.checks) for number in range(1, self.checks + 1)}
 
 
-def rate(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak rate at `step`: linear from 0 over the warm-up, then a half cosine to 0 (PAPER 3)."""
-    rising = math.ceil(steps * warmup)
+def rate(step: int, steps: int, stage: Stage) -> float:
+    """Share of the peak rate at `step`: linear from 0 over the warm-up, then by schedule (cosine to 0: PAPER 3)."""
+    rising = math.ceil(steps * stage.warmup)
     if step < rising:
         return (step + 1) / rising
+    if stage.schedule == "constant":
+        return 1.0
+    if stage.schedule == "step":
+        return float(0.1 ** sum(step >= share * steps for share in stage.milestones))
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
@@ -100,6 +106,14 @@ def decay_groups(module: nn.Module, weight_decay: float, scales: dict[nn.Paramet
         {"params": parameters, "scale": scale, "weight_decay": weight_decay if decays else 0.0}
         for (scale, decays), parameters in groups.items()
     ]
+
+
+def make_optimizer(groups: list[dict[str, Any]], stage: Stage) -> torch.optim.Optimizer:
+    """The stage's optimiser; kernels that do all parameters at once."""
+    if stage.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=stage.lr, momentum=stage.betas[0], fused=True)
+    kind = torch.optim.AdamW if stage.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=stage.lr, betas=stage.betas, fused=True)
 
 
 def train(plan: Plan, setting: Setting) -> History:
@@ -137,9 +151,12 @@ class _Loop:
         each = plan.stage.batch // self.accelerator.num_processes * plan.stage.crops
         if each % plan.stage.accumulate:
             raise UsageError(f"--set {plan.name}.accumulate: {plan.stage.accumulate} does not divide {each} crops")
-        self.optimizer = torch.optim.AdamW(plan.groups, lr=plan.stage.lr, betas=plan.stage.betas, fused=True)
-        prepared = self.accelerator.prepare(use_onednn(plan.module), self.optimizer)
-        self.module, self.stepper = prepared
+        self.optimizers = {turn: make_optimizer(groups, plan.stage) for turn, groups in plan.turns.items()}
+        self.together = len(plan.turns) == 1
+        # Turns use some of the parameters each, and penalties differentiate twice: neither is for DDP's hooks, so
+        # then the gradients are averaged after each turn instead.
+        self.module = self.accelerator.prepare_model(use_onednn(plan.module), evaluation_mode=not self.together)
+        self.steppers = {turn: self.accelerator.prepare_optimizer(each) for turn, each in self.optimizers.items()}
         if setting.compile:
             self.module = torch.compile(self.module)
         self.history = History()
@@ -218,24 +235,37 @@ class _Loop:
     def _one_step(self, batch: Any) -> None:
         parts = self.plan.stage.accumulate
         set_seed(_mix(self.plan.seed, self.step, self.accelerator.process_index))
-        factor = self.plan.stage.lr * self.slower * rate(self.step, self.plan.steps, self.plan.stage.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = factor * group["scale"]
-        total: Tensor | None = None
-        for part in range(parts):
-            # Gradients travel between processes once per step, with the last part.
-            with self.accelerator.no_sync(self.module) if part < parts - 1 else contextlib.nullcontext():
-                losses = self.module(_part(batch, part, parts))
-                loss = losses["loss"] / parts
-                self.accelerator.backward(loss)
-            total = loss.detach() if total is None else total + loss.detach()
-        if self.plan.stage.clip is not None:
-            self.accelerator.clip_grad_norm_(self.module.parameters(), self.plan.stage.clip)
-        self.stepper.step()
-        self.stepper.zero_grad()
-        self.plan.after_step()
-        assert total is not None
+        factor = self.plan.stage.lr * self.slower * rate(self.step, self.plan.steps, self.plan.stage)
+        total = torch.zeros((), device=self.accelerator.device)
+        for turn, stepper in self.steppers.items():
+            for group in self.optimizers[turn].param_groups:
+                group["lr"] = factor * group["scale"]
+            for part in range(parts):
+                # Gradients travel between processes once per step, with the last part.
+                quiet = self.together and part < parts - 1
+                with self.accelerator.no_sync(self.module) if quiet else contextlib.nullcontext():
+                    piece = _part(batch, part, parts)
+                    losses = self.module(piece) if self.together else self.module(piece, turn)
+                    loss = losses["loss"] / parts
+                    self.accelerator.backward(loss)
+                total = total + loss.detach()
+            if not self.together:
+                self._average_gradients(turn)
+            if self.plan.stage.clip is not None:
+                parameters = [each for group in self.optimizers[turn].param_groups for each in group["params"]]
+                self.accelerator.clip_grad_norm_(parameters, self.plan.stage.clip)
+            stepper.step()
+            self.plan.module.zero_grad()  # also what a turn left on parameters that are not its own
+        self.plan.after_step((self.step + 1) / self.plan.steps)
         self.recent.append(total)
+
+    def _average_gradients(self, turn: str) -> None:
+        if self.alone:
+            return
+        for group in self.optimizers[turn].param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
     @property
     def alone(self) -> bool:
@@ -295,7 +325,7 @@ class _Loop:
             {
                 "step": self.step,
                 "module": self.plan.module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": {turn: each.state_dict() for turn, each in self.optimizers.items()},
                 "slower": self.slower,
                 "losses": self.history.losses,
                 "events": self.history.events,
@@ -307,7 +337,8 @@ class _Loop:
     def _restore(self, state: dict[str, Any]) -> None:
         self.step, self.slower = state["step"], state["slower"]
         self.plan.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for turn, each in self.optimizers.items():
+            each.load_state_dict(state["optimizers"][turn])
         self.history = History(state["losses"], state["events"], state["seconds"])
         self.plan.state.clear()
         self.plan.state.update(state["state"])

@@ -24,18 +24,29 @@ def target_table(task: Task) -> Tensor:
     return classes
 
 
+def cox_loss(risk: Tensor, time: Tensor, event: Tensor) -> Tensor:
+    """Negative log partial likelihood of Cox (1972), Breslow's way with ties, mean over the events; all (B,).
+
+    Each event is compared with all cases of the batch that were still at risk. Zero when there is no event.
+    """
+    at_risk = time[None, :] >= time[:, None]
+    total = risk[None, :].masked_fill(~at_risk, -torch.inf).logsumexp(dim=1)
+    return ((total - risk) * event).sum() / event.sum().clamp(min=1)
+
+
 class SupervisedLoss(nn.Module):
     """A task model with its loss: forward(batch) gives `loss`, as the training loop wants it.
 
     Segmentation: Dice with squared denominators, the background included, smoothing 0 and 1e-6, and with `dice_ce` the
-    cross-entropy beside it. Classification: binary cross-entropy, the mean over findings (PAPER 3b).
+    cross-entropy beside it. Classification: binary cross-entropy, the mean over findings (PAPER 3b). Survival: the
+    Cox partial likelihood within the batch. inputs: from a batch to network input (`engine.inputs.Inputs`).
     """
 
     table: Tensor
 
-    def __init__(self, model: nn.Module, task: Task, kind: str) -> None:
+    def __init__(self, model: nn.Module, task: Task, kind: str, inputs: nn.Module) -> None:
         super().__init__()
-        self.model, self.task, self.kind = model, task, kind
+        self.model, self.task, self.kind, self.inputs = model, task, kind, inputs
         if task.kind == "segmentation":
             self.register_buffer("table", target_table(task), persistent=False)
             self.dice = DiceLoss(
@@ -44,11 +55,13 @@ class SupervisedLoss(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """batch: images and labels or findings."""
-        inputs: Any = batch
-        logits = self.model(inputs.images).float()
+        given: Any = batch
+        logits = self.model(self.inputs(batch)).float()
         if self.task.kind == "classification":
-            return {"loss": F.binary_cross_entropy_with_logits(logits, inputs.findings)}
-        target = self.table[inputs.labels.long()]
+            return {"loss": F.binary_cross_entropy_with_logits(logits, given.findings)}
+        if self.task.kind == "survival":
+            return {"loss": cox_loss(logits[:, 0], *given.findings.unbind(1))}
+        target = self.table[given.labels.long()]
         if self.task.overlapping:
             target = target.movedim(-1, 1)
             cross = F.binary_cross_entropy_with_logits(logits, target) if self.kind == "dice_ce" else 0.0

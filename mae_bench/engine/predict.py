@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from mae_bench.data.prepared import CaseFacts, PreparedCase
+from mae_bench.data.prepared import CaseFacts, PreparedCase, box_around
 from mae_bench.data.preprocess import to_native
 from mae_bench.recipe import Recipe
 from mae_bench.task import Task
@@ -21,15 +22,17 @@ WINDOWS = 4  # windows per forward pass, as the paper (PAPER 3b)
 def probabilities(
     model: nn.Module, case: PreparedCase, task: Task, recipe: Recipe, accelerator: Accelerator
 ) -> NDArray[np.float32]:
-    """Probabilities of every output: (outputs, *shape) for segmentation, (outputs,) for classification."""
+    """Probabilities of every output: (outputs, *shape) for segmentation, (outputs,) for classification.
+
+    Survival: the log-risk, (1,).
+    """
     device = accelerator.device
-    if task.kind == "classification":
-        middle = tuple(size // 2 for size in case.facts.shape)
-        crop = case.crop(middle, recipe.roi, with_label=False).image
+    image = torch.from_numpy(np.array(case.image()))[None].to(device).float()
+    if task.kind != "segmentation":
         with accelerator.autocast():
-            logits = model(torch.from_numpy(crop)[None].to(device))
-        return np.asarray(logits[0].float().sigmoid().cpu().numpy())
-    image = torch.from_numpy(case.image().astype(np.float32))[None].to(device)
+            logits = model(middle_crop(image, recipe.roi))[0].float()
+        # A log-risk is a score as it is; findings get probabilities.
+        return np.asarray((logits if task.kind == "survival" else logits.sigmoid()).cpu().numpy())
     with accelerator.autocast():
         logits = sliding_window_inference(
             image, recipe.roi, WINDOWS, model, overlap=recipe.finetune.overlap, mode="constant"
@@ -37,6 +40,14 @@ def probabilities(
     logits = logits[0].float()
     scores = logits.sigmoid() if task.overlapping else logits.softmax(0)
     return np.asarray(scores.cpu().numpy())
+
+
+def middle_crop(image: Tensor, roi: tuple[int, ...]) -> Tensor:
+    """The middle of (B, C, *shape), zeros where it is smaller than `roi`."""
+    box = box_around(tuple(size // 2 for size in image.shape[2:]), roi, tuple(image.shape[2:]))
+    crop = image[(slice(None), slice(None), *box)]
+    missing = [size - there for size, there in zip(roi, crop.shape[2:], strict=True)]
+    return F.pad(crop, [side for size in reversed(missing) for side in (0, size)])
 
 
 def label_map(scores: NDArray[np.float32], task: Task, facts: CaseFacts | None = None) -> NDArray[np.uint8]:

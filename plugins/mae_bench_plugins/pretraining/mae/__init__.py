@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from mae_bench import hookimpl
 from mae_bench.interfaces import Words
+from mae_bench.recipe import Recipe
 from mae_bench.values import Options
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ class MAE:
     def needs(self, options: MAEOptions) -> Words:
         """An encoder that can run on a subset of its patches."""
         return frozenset({"tokens"})
+
+    def source(self, options: MAEOptions) -> None:
+        """Random weights."""
+
+    def extra_samples(self, options: MAEOptions, recipe: Recipe, cases: int) -> int:
+        """None: the budget is in the pre-training."""
+        return 0
 
     def objective(self, options: MAEOptions, encoder: nn.Module) -> nn.Module:
         """The encoder with its decoder."""

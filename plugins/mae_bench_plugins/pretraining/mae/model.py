@@ -16,6 +16,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mae_bench.errors import UsageError
+from mae_bench.interfaces import Wants
 from mae_bench.tokens import patchify, sincos_positions, unpatchify
 
 NORM = partial(nn.LayerNorm, eps=1e-6)
@@ -33,6 +34,7 @@ class MaskedAutoencoder(nn.Module):
     """
 
     decoder_pos_embed: Tensor
+    wants = Wants()
 
     def __init__(
         self, encoder: Any, ratio: float, decoder_dim: int, decoder_depth: int, decoder_heads: int, norm_pix: bool
@@ -120,7 +122,7 @@ class MaskedAutoencoder(nn.Module):
         predicted: Tensor = self.decoder_pred(self.decoder_norm(x))
         return predicted
 
-    def after_step(self) -> None:
+    def after_step(self, done: float) -> None:
         """Nothing follows an optimiser step."""
 
     @torch.no_grad()

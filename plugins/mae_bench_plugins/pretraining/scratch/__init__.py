@@ -1,19 +1,26 @@
 """`scratch`: no pre-training, the line that every method has to beat."""
 
+from pydantic import Field
+
 from mae_bench import hookimpl
 from mae_bench.interfaces import Words
+from mae_bench.recipe import Recipe
 from mae_bench.values import Options
 
 
 class ScratchOptions(Options):
-    """`scratch` has no options."""
+    """Options of `scratch`."""
+
+    longer: bool = Field(
+        False, description="fine-tune on as many more crops as a pre-training would see: equal total budgets"
+    )
 
 
 class Scratch:
     """Leaves the encoder as it was initialised."""
 
     name = "scratch"
-    summary = "random initialisation"
+    summary = "random initialisation, optionally with the budget of a pre-training on top"
     Options = ScratchOptions
 
     def provides(self, options: ScratchOptions) -> Words:
@@ -24,8 +31,16 @@ class Scratch:
         """Nothing."""
         return frozenset()
 
+    def source(self, options: ScratchOptions) -> None:
+        """Random weights."""
+
     def objective(self, options: ScratchOptions, encoder: object) -> None:
         """There is nothing to train."""
+
+    def extra_samples(self, options: ScratchOptions, recipe: Recipe, cases: int) -> int:
+        """The crops of the recipe's pre-training, when longer."""
+        stage = recipe.pretrain
+        return stage.total_steps(cases) * stage.batch * stage.crops if options.longer else 0
 
 
 @hookimpl
