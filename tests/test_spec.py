@@ -31,7 +31,8 @@ SPEC: dict[str, Any] = {
 
 STAGE: dict[str, Any] = {
     "batch": 16, "crops": 2, "lr": 2e-3, "warmup": 0.2, "betas": [0.9, 0.999], "weight_decay": 0.1, "clip": 1.0,
-    "accumulate": 2,
+    "accumulate": 2, "schedule": "step", "milestones": [0.5], "optimizer": "sgd", "area": [0.1, 1.0], "rotate": 10.0,
+    "intensity": 0.2,
 }  # fmt: skip
 
 # Every field of a specification that counts, with another value for it.
@@ -47,6 +48,9 @@ OTHERS: dict[str, Any] = {
     "protocol.preprocessing.intensity.kind": "window",
     "protocol.preprocessing.intensity.low": -175.0,
     "protocol.preprocessing.intensity.high": 250.0,
+    "protocol.preprocessing.intensity.mean": 0.5,
+    "protocol.preprocessing.intensity.std": 0.25,
+    "protocol.preprocessing.size": [64, 64],
     "protocol.preprocessing.crop_to_foreground": False,
     "protocol.pretrain_crops": "labels",
     "protocol.crop_zscore": True,
@@ -73,10 +77,12 @@ OTHERS: dict[str, Any] = {
     "recipe.finetune.foreground": 0.3,
     "recipe.finetune.flip": 0.2,
     "recipe.finetune.intensity": 0.3,
+    "recipe.finetune.randaugment": 9,
     "recipe.finetune.checks": 8,
     "recipe.finetune.overlap": 0.25,
     "labels": 0.1,
     "seed": 1,
+    "start": "abc",
     "pretrain_seed": 1,
 }
 

@@ -1,6 +1,6 @@
 """Supervised training of encoder and head, with the checkpoint chosen on the selection cases."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,13 @@ import numpy as np
 from torch import nn
 
 from mae_bench.data.augment import Augmentation
-from mae_bench.data.crops import Crops
+from mae_bench.data.crops import Batch, Crops
 from mae_bench.data.prepared import Prepared
 from mae_bench.engine import loop
 from mae_bench.engine.inputs import Inputs
 from mae_bench.engine.losses import SupervisedLoss
 from mae_bench.engine.predict import label_map, probabilities
+from mae_bench.engine.randaugment import RandAugmented
 from mae_bench.metrics.classification import mean_auc
 from mae_bench.metrics.segmentation import dice
 from mae_bench.metrics.survival import concordance
@@ -40,25 +41,28 @@ def finetune(
     """
     stage, accelerator = spec.recipe.finetune, setting.accelerator
     protocol = spec.protocol
+    crops: Callable[[int], Batch] = Crops(
+        prepared,
+        labelled,
+        spec.recipe.roi,
+        stage.batch,
+        stage.crops,
+        seed=spec.seed,
+        labelled_share=stage.foreground if task.kind == "segmentation" else 0.0,
+        with_labels=task.kind == "segmentation",
+        centred=task.kind != "segmentation",
+        augmentation=Augmentation(task.flip_axes, stage.flip, stage.intensity, stage.area, stage.rotate),
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    if stage.randaugment is not None:
+        crops = RandAugmented(crops, stage.randaugment, protocol.preprocessing.intensity, spec.seed)
     scorer = _Selection(model, spec, task, prepared, selection, setting)
     plan = loop.Plan(
         name="finetune",
         module=SupervisedLoss(model, task, stage.loss, Inputs(protocol, len(spec.recipe.roi))),
         turns={"": loop.decay_groups(model, stage.weight_decay, layer_scales(model, stage.layer_decay))},
-        batch=Crops(
-            prepared,
-            labelled,
-            spec.recipe.roi,
-            stage.batch,
-            stage.crops,
-            seed=spec.seed,
-            labelled_share=stage.foreground if task.kind == "segmentation" else 0.0,
-            with_labels=task.kind == "segmentation",
-            centred=task.kind != "segmentation",
-            augmentation=Augmentation(task.flip_axes, stage.flip, stage.intensity, stage.area, stage.rotate),
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-        ),
+        batch=crops,
         stage=stage,
         steps=stage.total_steps(len(labelled)) + extra_steps,
         seed=spec.seed,

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mae_bench.data.crops import Augmentation, Batch, Crops
-from mae_bench.data.prepare import prepare
+from mae_bench.data.augment import Augmentation
+from mae_bench.data.crops import Batch, Crops
 from mae_bench.data.prepared import Prepared
 from mae_bench.errors import UsageError
-from mae_bench.store import Store
-from mae_bench_plugins.datasets.msd import MSD, MSDOptions
-from tests.files.decathlon import plain_cases, write_msd
+from tests.files.prepared import write_and_prepare
 
 law = settings(max_examples=20, deadline=None)
 IDS = tuple(f"case_{number:02d}" for number in range(5))
@@ -22,13 +20,7 @@ IDS = tuple(f"case_{number:02d}" for number in range(5))
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Five cases of two channels."""
-    folder = tmp_path_factory.mktemp("crops")
-    write_msd(folder / "task", plain_cases(5, shape=(16, 15, 17)), channels=("A", "B"))
-    dataset, options = MSD(), MSDOptions()
-    layout = dataset.scan(options, folder / "task")
-    rules = dataset.protocols(options, layout)["clean-v1"]()
-    task = dataset.task(options, layout, rules)
-    return prepare(dataset, options, folder / "task", layout, task, rules.preprocessing, Store(folder / "store"))
+    return write_and_prepare(tmp_path_factory.mktemp("crops"), 5, (16, 15, 17))
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +51,30 @@ def joined(parts: list[Batch]) -> Batch:
 
 
 FLIPPED = Augmentation(axes=(0, 1, 2), flip=0.5, intensity=0.1)
+RESIZED = Augmentation(axes=(1,), flip=0.5, area=(0.1, 0.8), rotate=15.0)
 
 
 @law
-@given(st.integers(0, 1000), st.integers(0, 2**31), st.sampled_from([Augmentation(), FLIPPED]), st.booleans())
+@given(
+    st.integers(0, 1000), st.integers(0, 2**31), st.sampled_from([Augmentation(), FLIPPED, RESIZED]), st.integers(1, 2)
+)
 def test_a_batch_is_a_pure_function_of_seed_and_step(
-    crops: Crops, step: int, seed: int, augmentation: Augmentation, zscore: bool
+    crops: Crops, step: int, seed: int, augmentation: Augmentation, views: int
 ) -> None:
     """Whatever was drawn before, by whatever object."""
-    one = replace(crops, seed=seed, augmentation=augmentation, zscore=zscore)
-    other = replace(crops, seed=seed, augmentation=augmentation, zscore=zscore)
+    one = replace(crops, seed=seed, augmentation=augmentation, views=views)
+    other = replace(crops, seed=seed, augmentation=augmentation, views=views)
     first = one(step)
     other(step + 1)
     other(0)
     assert same(other(step), first)
     assert same(one(step), first)
-    assert first.images.shape == (8, 2, 6, 7, 8)
-    assert first.images.dtype == np.float32
+    several = () if views == 1 else (views,)
+    assert first.images.shape == (8, *several, 2, 6, 7, 8)
+    assert first.images.dtype == np.float16
     assert first.labels is not None
-    assert first.labels.shape == (8, 6, 7, 8)
+    assert first.labels.shape == (8, *several, 6, 7, 8)
+    assert (first.gain is None) == (augmentation.intensity == 0)
     assert first.labels.dtype == np.uint8
     assert first.findings is None
     assert np.isfinite(first.images).all()
@@ -120,7 +117,7 @@ def test_epochs_are_ordered_differently(crops: Crops) -> None:
 
 def where(prepared: Prepared, case: str, image: np.ndarray) -> list[tuple[int, ...]]:
     """Where in a case a crop of it lies, by looking everywhere."""
-    whole = np.asarray(prepared.case(case).image()).astype(np.float32)
+    whole = np.asarray(prepared.case(case).image())
     windows = np.lib.stride_tricks.sliding_window_view(whole, image.shape[1:], axis=(1, 2, 3))
     rough = np.argwhere((windows[..., 0, 0, 0] == image[:, 0, 0, 0].reshape(2, 1, 1, 1)).all(axis=0))
     return [tuple(place) for place in rough if np.array_equal(windows[(slice(None), *place)], image)]
@@ -155,27 +152,44 @@ def test_flips_turn_image_and_label_alike_and_happen_with_their_probability(crop
     assert 0.3 < np.mean(turned) < 0.7
 
 
-def test_intensities_change_within_their_limits_and_zeros_stay(crops: Crops) -> None:
-    plain = crops(1).images
-    changed = replace(crops, augmentation=Augmentation(intensity=0.1))(1).images
-    assert (changed[plain == 0] == 0).all()
-    assert not np.array_equal(changed, plain)
-    for before, after in zip(plain, changed, strict=True):
-        inside = before != 0
-        slope, shift = np.polyfit(before[inside].astype(float), after[inside].astype(float), 1)
-        assert 0.9 <= slope <= 1.1
-        assert -0.1 <= shift <= 0.1
-        np.testing.assert_allclose(after[inside], slope * before[inside] + shift, atol=1e-5)
+def test_gains_are_drawn_within_their_limits_and_leave_the_voxels_to_the_device(crops: Crops) -> None:
+    plain, changed = crops(1), replace(crops, augmentation=Augmentation(intensity=0.1))(1)
+    np.testing.assert_array_equal(changed.images, plain.images)
+    assert changed.gain is not None
+    assert changed.gain.shape == (8, 2)
+    assert (np.abs(changed.gain - [1, 0]) <= 0.1).all()
+    assert len(np.unique(changed.gain)) == 16
 
 
-def test_crop_zscore_normalises_non_zero_voxels_of_each_channel(crops: Crops) -> None:
-    plain = crops(1).images
-    for image, found in zip(plain, replace(crops, zscore=True)(1).images, strict=True):
-        for before, after in zip(image, found, strict=True):
-            inside = before != 0
-            assert (after[~inside] == 0).all()
-            values = before[inside].astype(np.float64)
-            np.testing.assert_allclose(after[inside], (values - values.mean()) / values.std(), atol=1e-4)
+def test_views_are_of_one_place_each_augmented_by_itself(prepared: Prepared, crops: Crops) -> None:
+    """The first view is the crop that a single view would be; the others lie within a quarter of its size."""
+    two = replace(crops, views=2, with_labels=False)
+    single = replace(two, views=1)(3)
+    batch = two(3)
+    for place, (first, second) in enumerate(batch.images):
+        case = two.case_id(3, place // 2)
+        np.testing.assert_array_equal(first, single.images[place])
+        starts = [where(prepared, case, view)[0] for view in (first, second)]
+        apart = np.abs(np.subtract(*starts))
+        assert (apart <= np.array(crops.roi) // 4 + 1).all()
+    assert not np.array_equal(batch.images[:, 0], batch.images[:, 1])
+
+
+def test_cases_without_a_mask_give_an_empty_one(prepared: Prepared, crops: Crops) -> None:
+    cases = [
+        facts.model_copy(update={"labelled": name != IDS[0]}).model_dump(mode="json")
+        for name, facts in prepared.facts.items()
+    ]
+    some = replace(
+        crops,
+        prepared=Prepared(prepared.folder, {"fingerprint": "", "problems": {}, "cases": cases}),
+        labelled_share=1.0,
+    )
+    for step in range(5):
+        batch = some(step)
+        assert batch.labels is not None
+        for place, label in enumerate(batch.labels):
+            assert label.any() == (some.case_id(step, place // 2) != IDS[0])
 
 
 def test_all_crops_show_a_label_when_all_are_drawn_so(crops: Crops) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from mae_bench.data.geometry import from_ras, orientation_of
-from mae_bench.data.prepare import check_all, prepare
+from mae_bench.data.prepare import check_all
 from mae_bench.data.prepared import POINTS, Prepared
 from mae_bench.data.preprocess import apply_preprocessing, crop_centres, normalise, to_native
 from mae_bench.data.source import open_data
@@ -30,20 +30,12 @@ from mae_bench.store import Store
 from mae_bench.task import Intensity, Preprocessing
 from mae_bench_plugins.datasets.msd import MSD, MSDOptions
 from tests.files.decathlon import Case, plain_cases, write_msd
+from tests.files.prepared import prepare_msd
 
 law = settings(max_examples=20, deadline=None)
 ZSCORE = Intensity(kind="zscore")
 TURNED = ["RAS", "LPS", "PIR", "LAS", "SRA", "ASL"]
 STEPS = [(1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (2.0, 2.0, 2.0), (1.0, 1.5, 2.0), (2.0, 1.0, 1.0)]
-
-
-def run(root: Path, store: Path, options: MSDOptions | None = None, **kwargs: Any) -> Prepared:
-    """Prepare a task folder as `msd` would."""
-    dataset, options = MSD(), options or MSDOptions()
-    layout = dataset.scan(options, root)
-    rules = dataset.protocols(options, layout)["clean-v1"]()
-    task = dataset.task(options, layout, rules)
-    return prepare(dataset, options, root, layout, task, rules.preprocessing, Store(store), **kwargs)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -75,7 +67,7 @@ def test_a_case_is_turned_cropped_resampled_and_normalised(
     """All steps together, from the file, by nibabel and scipy."""
     case = Case("a", orientation, spacing, dtype="float32")
     write_msd(tmp_path / "task", [case], channels=[f"C{number}" for number in range(channels)])
-    prepared = run(tmp_path / "task", tmp_path / "store", MSDOptions(spacing=(1.0, 1.0, 1.0)))
+    prepared = prepare_msd(tmp_path / "task", tmp_path / "store", MSDOptions(spacing=(1.0, 1.0, 1.0)))
     facts = prepared.facts["a"]
 
     file = nib.as_closest_canonical(nib.load(tmp_path / "task/imagesTr/a.nii.gz"))
@@ -106,7 +98,7 @@ def test_a_case_is_turned_cropped_resampled_and_normalised(
 def test_the_native_grid_is_kept_when_it_is_the_target(tmp_path: Path) -> None:
     """Nothing is resampled, not even by rounding, so the label is the file's own."""
     write_msd(tmp_path / "task", [Case("a", "LPI", (0.9765625, 0.9765625, 2.5))])
-    prepared = run(tmp_path / "task", tmp_path / "store")
+    prepared = prepare_msd(tmp_path / "task", tmp_path / "store")
     facts = prepared.facts["a"]
     assert facts.shape == facts.cropped
     np.testing.assert_allclose(facts.spacing, facts.native_spacing)
@@ -118,7 +110,7 @@ def test_the_native_grid_is_kept_when_it_is_the_target(tmp_path: Path) -> None:
 def test_a_window_is_clipped_to_zero_and_one(tmp_path: Path) -> None:
     """CT: air below the window is outside the foreground."""
     truth = write_msd(tmp_path / "task", [Case("a", dtype="int16")])["a"]
-    prepared = run(tmp_path / "task", tmp_path / "store", MSDOptions(intensity="window", low=100, high=600))
+    prepared = prepare_msd(tmp_path / "task", tmp_path / "store", MSDOptions(intensity="window", low=100, high=600))
     facts = prepared.facts["a"]
     (box,) = ndimage.find_objects((truth.image[0] > 100).astype(int))
     assert facts.start == tuple(part.start for part in box)
@@ -216,7 +208,7 @@ def test_a_perfect_prediction_scores_perfectly(channels: int, dtype: str, count:
 
 def test_predictions_are_zero_outside_what_was_prepared(tmp_path: Path) -> None:
     write_msd(tmp_path / "task", [Case("a", "LPS", (2.0, 2.0, 2.0))])
-    prepared = run(tmp_path / "task", tmp_path / "store", MSDOptions(spacing=(1.0, 1.0, 1.0)))
+    prepared = prepare_msd(tmp_path / "task", tmp_path / "store", MSDOptions(spacing=(1.0, 1.0, 1.0)))
     facts = prepared.facts["a"]
     whole = to_native(np.ones((3, *facts.shape), np.float32), facts)
     assert whole.shape == (3, *facts.native_shape)
@@ -232,9 +224,11 @@ def test_predictions_are_zero_outside_what_was_prepared(tmp_path: Path) -> None:
 
 def test_what_is_prepared_is_not_prepared_again(tmp_path: Path) -> None:
     write_msd(tmp_path / "task", plain_cases(3))
-    first = run(tmp_path / "task", tmp_path / "store")
+    first = prepare_msd(tmp_path / "task", tmp_path / "store")
     calls: list[tuple[int, int]] = []
-    second = run(tmp_path / "task", tmp_path / "store", progress=lambda done, total: calls.append((done, total)))
+    second = prepare_msd(
+        tmp_path / "task", tmp_path / "store", progress=lambda done, total: calls.append((done, total))
+    )
     assert calls == []
     assert second.folder == first.folder
     assert second.facts == first.facts
@@ -243,11 +237,11 @@ def test_what_is_prepared_is_not_prepared_again(tmp_path: Path) -> None:
 def test_the_fingerprint_is_of_the_contents_not_of_the_place(tmp_path: Path) -> None:
     write_msd(tmp_path / "one", plain_cases(3))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    one, two = (run(tmp_path / name, tmp_path / "store") for name in ("one", "two"))
+    one, two = (prepare_msd(tmp_path / name, tmp_path / "store") for name in ("one", "two"))
     assert one.fingerprint == two.fingerprint
     for folder in ("imagesTr", "labelsTr"):
         shutil.copy(tmp_path / "two" / folder / "case_00.nii.gz", tmp_path / "two" / folder / "case_01.nii.gz")
-    changed = run(tmp_path / "two", tmp_path / "store")
+    changed = prepare_msd(tmp_path / "two", tmp_path / "store")
     assert changed.fingerprint != one.fingerprint
 
 
@@ -256,22 +250,22 @@ def test_the_fingerprint_is_of_the_contents_not_of_the_place(tmp_path: Path) -> 
 )
 def test_other_options_are_prepared_elsewhere(options: dict[str, Any], tmp_path: Path) -> None:
     write_msd(tmp_path / "task", plain_cases(3))
-    plain = run(tmp_path / "task", tmp_path / "store")
-    assert run(tmp_path / "task", tmp_path / "store", MSDOptions(**options)).folder != plain.folder
+    plain = prepare_msd(tmp_path / "task", tmp_path / "store")
+    assert prepare_msd(tmp_path / "task", tmp_path / "store", MSDOptions(**options)).folder != plain.folder
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     write_msd(tmp_path / "task", plain_cases(4))
     calls: list[tuple[int, int]] = []
-    run(tmp_path / "task", tmp_path / "store", progress=lambda done, total: calls.append((done, total)))
+    prepare_msd(tmp_path / "task", tmp_path / "store", progress=lambda done, total: calls.append((done, total)))
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_threads_changes_nothing(workers: int, tmp_path: Path) -> None:
     write_msd(tmp_path / "task", plain_cases(4))
-    run(tmp_path / "task", tmp_path / "one", workers=workers)
-    run(tmp_path / "task", tmp_path / "two")
+    prepare_msd(tmp_path / "task", tmp_path / "one", workers=workers)
+    prepare_msd(tmp_path / "task", tmp_path / "two")
     assert contents(tmp_path / "one" / "prepared") == contents(tmp_path / "two" / "prepared")
 
 
@@ -283,7 +277,7 @@ def test_two_at_once_prepare_only_once(tmp_path: Path) -> None:
     threads = [
         threading.Thread(
             target=lambda: found.append(
-                run(tmp_path / "task", tmp_path / "store", progress=lambda done, total: calls.append(done))
+                prepare_msd(tmp_path / "task", tmp_path / "store", progress=lambda done, total: calls.append(done))
             )
         )
         for _ in range(2)
@@ -315,7 +309,7 @@ def test_checking_all_stores_nothing(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     write_msd(tmp_path / "task", [*plain_cases(2), Case("-rf ~")])
     with pytest.raises(InputError, match=r"-rf ~.*cannot name a folder; rename the file"):
-        run(tmp_path / "task", tmp_path / "store")
+        prepare_msd(tmp_path / "task", tmp_path / "store")
 
 
 # --- stopped half-way -------------------------------------------------------------------------------------------------
@@ -339,9 +333,9 @@ def test_a_stopped_run_goes_on_where_it_was(workers: int, tmp_path: Path) -> Non
     root, store = tmp_path / "task", tmp_path / "store"
     cases = plain_cases(6)
     write_msd(root, cases)
-    run(root, tmp_path / "whole")
+    prepare_msd(root, tmp_path / "whole")
     with pytest.raises(Stopped):
-        run(root, store, progress=stop_after(2), workers=workers)
+        prepare_msd(root, store, progress=stop_after(2), workers=workers)
     assert not temporary(store)
     assert not list(store.rglob("stage.json"))
     done = stats(store)
@@ -351,7 +345,7 @@ def test_a_stopped_run_goes_on_where_it_was(workers: int, tmp_path: Path) -> Non
         stat = path.stat()
         path.write_bytes(b"\0" * stat.st_size)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    run(root, store)
+    prepare_msd(root, store)
     again = stats(store)
     assert set(again) == {case.id for case in cases}
     for case, stat in done.items():
@@ -374,11 +368,11 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path: Path) -> None:
     root, store = tmp_path / "task", tmp_path / "store"
     write_msd(root, plain_cases(3))
     with pytest.raises(Stopped):
-        run(root, store, progress=stop_after(1), workers=1)
+        prepare_msd(root, store, progress=stop_after(1), workers=1)
     (folder,) = (path for path in store.glob("prepared/*") if path.name != "cases")
     (folder / ".case_02.k1lled.tmp").mkdir()
     (folder / ".case_02.k1lled.tmp" / "image.npy").write_bytes(b"half")
-    run(root, store)
+    prepare_msd(root, store)
     assert not temporary(store)
 
 
@@ -389,10 +383,10 @@ def test_good_cases_are_kept_when_others_are_mended(tmp_path: Path) -> None:
     good = (root / "imagesTr/case_02.nii.gz").read_bytes()
     (root / "imagesTr/case_02.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match="case_02"):
-        run(root, store)
+        prepare_msd(root, store)
     kept = inodes(store)
     (root / "imagesTr/case_02.nii.gz").write_bytes(good)
-    run(root, store)
+    prepare_msd(root, store)
     again = inodes(store)
     assert set(again) == {"case_00", "case_01", "case_02", "case_03"}
     assert {case: again[case] for case in kept} == kept
@@ -403,9 +397,9 @@ def test_skipping_after_a_refusal_uses_what_was_prepared(tmp_path: Path) -> None
     write_msd(root, plain_cases(4))
     (root / "imagesTr/case_02.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match="case_02"):
-        run(root, store)
+        prepare_msd(root, store)
     kept = inodes(store)
-    prepared = run(root, store, skip_bad=True)
+    prepared = prepare_msd(root, store, skip_bad=True)
     assert set(prepared.facts) == set(kept) == {"case_00", "case_01", "case_03"}
     assert inodes(store) == kept
 
@@ -437,13 +431,13 @@ def test_a_full_disk_is_reported_as_one_and_leaves_nothing_half_written(small_di
     root = tmp_path / "task"
     write_msd(root, plain_cases(6, shape=(24, 24, 24)))
     with pytest.raises(OSError, match="No space left on device") as caught:
-        run(root, small_disk / "store")
+        prepare_msd(root, small_disk / "store")
     assert caught.value.errno == errno.ENOSPC
     assert not temporary(small_disk)
     assert not list(small_disk.rglob("stage.json"))
     mount(["-o", "remount,size=20m", str(small_disk)])
-    run(root, small_disk / "store")
-    run(root, tmp_path / "roomy")
+    prepare_msd(root, small_disk / "store")
+    prepare_msd(root, tmp_path / "roomy")
     assert contents(small_disk / "store" / "prepared") == contents(tmp_path / "roomy" / "prepared")
 
 
@@ -452,7 +446,7 @@ def test_a_read_only_store_is_reported_as_one(small_disk: Path, tmp_path: Path) 
     write_msd(root, plain_cases(3))
     mount(["-o", "remount,ro", str(small_disk)])
     with pytest.raises(OSError, match="Read-only file system") as caught:
-        run(root, small_disk / "store")
+        prepare_msd(root, small_disk / "store")
     assert caught.value.errno == errno.EROFS
     assert list(small_disk.iterdir()) == []
 
@@ -461,6 +455,6 @@ def test_a_store_that_became_read_only_still_serves_what_it_holds(small_disk: Pa
     """A shared store is often mounted read-only for those who only read."""
     root = tmp_path / "task"
     write_msd(root, plain_cases(3, shape=(6, 6, 6)))
-    first = run(root, small_disk / "store")
+    first = prepare_msd(root, small_disk / "store")
     mount(["-o", "remount,ro", str(small_disk)])
-    assert run(root, small_disk / "store").facts == first.facts
+    assert prepare_msd(root, small_disk / "store").facts == first.facts

@@ -7,11 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mae_bench.data.prepare import prepare
-from mae_bench.data.prepared import POINTS, Prepared, PreparedCase
-from mae_bench.store import Store
-from mae_bench_plugins.datasets.msd import MSD, MSDOptions
-from tests.files.decathlon import plain_cases, write_msd
+from mae_bench.data.prepared import POINTS, Prepared, PreparedCase, box_around
+from tests.files.prepared import write_and_prepare
 
 law = settings(max_examples=40, deadline=None)
 
@@ -19,13 +16,7 @@ law = settings(max_examples=40, deadline=None)
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Two cases of two channels."""
-    folder = tmp_path_factory.mktemp("prepared")
-    write_msd(folder / "task", plain_cases(2, shape=(20, 18, 22)), channels=("A", "B"))
-    dataset, options = MSD(), MSDOptions()
-    layout = dataset.scan(options, folder / "task")
-    rules = dataset.protocols(options, layout)["clean-v1"]()
-    task = dataset.task(options, layout, rules)
-    return prepare(dataset, options, folder / "task", layout, task, rules.preprocessing, Store(folder / "store"))
+    return write_and_prepare(tmp_path_factory.mktemp("prepared"), 2, (20, 18, 22))
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +36,14 @@ def test_arrays_are_memory_mapped(case: PreparedCase) -> None:
 
 
 @law
-@given(
-    st.tuples(*[st.integers(-3, 30)] * 3),
-    st.tuples(*[st.integers(1, 30)] * 3),
-    st.booleans(),
-)
-def test_a_crop_is_a_slice_of_the_padded_array(
-    case: PreparedCase, centre: tuple[int, ...], roi: tuple[int, ...], with_label: bool
-) -> None:
-    """The same content as slicing the whole array, zeros behind its end where it is smaller than the roi."""
-    crop = case.crop(centre, roi, with_label=with_label)
-    missing = [(0, max(0, size - whole)) for size, whole in zip(roi, case.facts.shape, strict=True)]
-    image = np.pad(np.asarray(case.image()), [(0, 0), *missing])
-    label = np.pad(np.asarray(case.label()), missing)
-    box = []
-    for point, size, whole in zip(centre, roi, image.shape[1:], strict=True):
-        start = int(np.clip(point - size // 2, 0, whole - size))
-        box.append(slice(start, start + size))
-    np.testing.assert_array_equal(crop.image, image[(slice(None), *box)])
-    assert crop.image.dtype == np.float32
-    assert crop.image.shape == (2, *roi)
-    if with_label:
-        assert crop.label is not None
-        np.testing.assert_array_equal(crop.label, label[tuple(box)])
-        assert crop.label.dtype == np.uint8
-    else:
-        assert crop.label is None
-
-
-def test_changing_a_crop_does_not_change_the_file(case: PreparedCase) -> None:
-    before = np.asarray(case.image()).copy()
-    case.crop((5, 5, 5), (8, 8, 8), with_label=True).image[:] = 99
-    np.testing.assert_array_equal(case.image(), before)
+@given(st.tuples(*[st.integers(-3, 30)] * 3), st.tuples(*[st.integers(1, 30)] * 3))
+def test_a_box_lies_inside_and_as_near_to_its_centre_as_it_can(centre: tuple[int, ...], size: tuple[int, ...]) -> None:
+    shape = (20, 18, 22)
+    for point, part, whole, box in zip(centre, size, shape, box_around(centre, size, shape), strict=True):
+        assert (box.start, box.stop) == min(
+            ((start, start + min(part, whole)) for start in range(whole - min(part, whole) + 1)),
+            key=lambda ends: abs(ends[0] - (point - part // 2)),
+        )
 
 
 @pytest.mark.parametrize("kind", ["foreground", "1", "2"])

@@ -35,11 +35,15 @@ def accelerator():
     return make_accelerator()
 
 
+def make_stage(**changes):
+    return Stage(steps=10, batch=8, lr=1e-2, **changes)
+
+
 def make_plan(folder, module=None, steps=50, **changes):
     module = module or Regression()
     stage = Stage(steps=steps, batch=8, lr=1e-2, **changes)
     return loop.Plan(
-        "pretrain", module, loop.decay_groups(module, 0.05, {}), batch_of, stage, steps, seed=3, folder=folder
+        "pretrain", module, {"": loop.decay_groups(module, 0.05, {})}, batch_of, stage, steps, seed=3, folder=folder
     )
 
 
@@ -48,10 +52,80 @@ def weights(plan):
 
 
 def test_rate_rises_linearly_then_falls_as_a_cosine():
-    rates = [loop.rate(step, 100, 0.1) for step in range(100)]
+    rates = [loop.rate(step, 100, make_stage(warmup=0.1)) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[10:] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 90)) for k in range(90)])
-    assert loop.rate(0, 10, 0.0) == 1.0
+    assert loop.rate(0, 10, make_stage(warmup=0.0)) == 1.0
+
+
+def test_other_schedules():
+    constant = make_stage(warmup=0.1, schedule="constant")
+    assert [loop.rate(step, 100, constant) for step in (0, 9, 10, 99)] == [0.1, 1.0, 1.0, 1.0]
+    steps = make_stage(warmup=0.0, schedule="step", milestones=(0.5, 0.9))
+    assert [loop.rate(step, 10, steps) for step in (0, 4, 5, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("name", "peer"),
+    [
+        ("sgd", lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, weight_decay=0.05)),
+        ("adam", lambda p: torch.optim.Adam(p, lr=1e-2, betas=(0.9, 0.99), weight_decay=0.05)),
+    ],
+)
+def test_optimisers_are_what_they_are_called(name, peer):
+    own, other = nn_without_dropout(), nn_without_dropout()
+    groups = [{"params": list(own.parameters()), "scale": 1.0, "weight_decay": 0.05}]
+    optimizers = [loop.make_optimizer(groups, make_stage(optimizer=name, betas=(0.9, 0.99))), peer(other.parameters())]
+    for step in range(3):
+        for module, optimizer in zip((own, other), optimizers, strict=True):
+            optimizer.zero_grad()
+            module(batch_of(step))["loss"].backward()
+            optimizer.step()
+    for a, b in zip(own.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+class Adversaries(nn.Module):
+    """Two nets that pull at one another, so that the order of turns and whose gradients count show."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.one, self.two = nn.Linear(6, 1), nn.Linear(6, 1)
+
+    def forward(self, batch, turn):
+        gap = (self.one(batch) - self.two(batch)).square().mean()
+        return {"loss": gap - batch.mean() * self.one.bias.sum() if turn == "one" else (1 - gap).square()}
+
+
+def test_turns_follow_each_other_each_with_its_own_optimiser(tmp_path, accelerator):
+    """Against two optimisers written out; each turn sees what the one before it did."""
+    module, peer = Adversaries(), Adversaries()
+    plan = make_plan(tmp_path, module, steps=7, weight_decay=0.0)
+    plan.turns = {
+        turn: [{"params": list(getattr(module, turn).parameters()), "scale": scale, "weight_decay": 0.0}]
+        for turn, scale in (("one", 1.0), ("two", 0.5))
+    }
+    loop.train(plan, loop.Setting(accelerator))
+    optimizers = {
+        turn: torch.optim.AdamW(getattr(peer, turn).parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+        for turn in plan.turns
+    }
+    for step in range(7):
+        for turn, scale in (("one", 1.0), ("two", 0.5)):
+            optimizers[turn].param_groups[0]["lr"] = scale * 1e-2 * loop.rate(step, 7, plan.stage)
+            peer(batch_of(step), turn)["loss"].backward()
+            optimizers[turn].step()
+            peer.zero_grad()
+    for a, b in zip(module.parameters(), peer.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_after_step_is_told_how_much_is_done(tmp_path, accelerator):
+    plan, told = make_plan(tmp_path, steps=4), []
+    plan.after_step = told.append
+    loop.train(plan, loop.Setting(accelerator))
+    assert told == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_only_matrices_decay():
@@ -79,7 +153,7 @@ def test_equals_a_plain_adamw_loop(tmp_path, accelerator, clip):
     losses = []
     for step in range(50):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-2 * loop.rate(step, 50, 0.05)
+            group["lr"] = 1e-2 * loop.rate(step, 50, plan.stage)
         optimizer.zero_grad()
         loss = peer(batch_of(step))["loss"]
         loss.backward()
@@ -125,7 +199,7 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path, accelerator, at):
 def count_then(at, act):
     done = []
 
-    def after_step():
+    def after_step(done_share):
         done.append(1)
         if len(done) == at:
             act()
@@ -179,7 +253,7 @@ def test_retreats_do_not_depend_on_when_checkpoints_were_written(tmp_path, accel
 def test_weights_that_are_not_finite_are_never_a_checkpoint(tmp_path, accelerator):
     """The loss of a step is computed before its weights: they are looked at as well."""
     plan = make_plan(tmp_path, steps=20)
-    plan.after_step = lambda: plan.module.net[3].bias.data.fill_(float("inf"))
+    plan.after_step = lambda done: plan.module.net[3].bias.data.fill_(float("inf"))
     with pytest.raises(RunFailed, match="not finite"):
         loop.train(plan, loop.Setting(accelerator, checkpoint_minutes=0))
     assert not list(tmp_path.iterdir())

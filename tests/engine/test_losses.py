@@ -44,14 +44,21 @@ class Fixed(nn.Module):
         return self.logits
 
 
+class AsIs(nn.Module):
+    """The images of a batch."""
+
+    def forward(self, batch: Any) -> Any:
+        return batch.images
+
+
 def make(task: Task, kind: str, values: list[int], ndim: int = 3) -> tuple[SupervisedLoss, Any, Tensor, Tensor]:
     """The loss on random logits and labels, with the logits and labels themselves."""
     rng = np.random.default_rng(ndim)
     shape = (4, 5, 6)[:ndim]
     labels = torch.from_numpy(rng.choice(values, size=(2, *shape)).astype(np.uint8))
     logits = torch.from_numpy(rng.normal(size=(2, task.outputs, *shape)))
-    batch: Any = Batch(torch.zeros(2, 1, *shape), labels, None)  # type: ignore[arg-type]
-    return SupervisedLoss(Fixed(logits), task, kind), batch, logits, labels
+    batch: Any = Batch(torch.zeros(2, 1, *shape), labels, None, None)  # type: ignore[arg-type]
+    return SupervisedLoss(Fixed(logits), task, kind, AsIs()), batch, logits, labels
 
 
 def by_hand(probability: Tensor, truth: Tensor) -> Tensor:
@@ -95,7 +102,7 @@ def test_overlapping_regions(ndim: int) -> None:
 
 def test_findings() -> None:
     logits, truth = torch.tensor([[2.0, -1.0], [0.5, 3.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    loss = SupervisedLoss(Fixed(logits), FINDINGS, "dice_ce")
+    loss = SupervisedLoss(Fixed(logits), FINDINGS, "dice_ce", AsIs())
     found = float(loss(SimpleNamespace(images=None, findings=truth))["loss"].detach())
     p = logits.sigmoid()
     assert found == pytest.approx(float(-(truth * p.log() + (1 - truth) * (1 - p).log()).mean()), rel=1e-6)
@@ -117,7 +124,7 @@ def test_the_right_answer_costs_nothing(task: Task) -> None:
     target = target_table(task)[labels.long()]
     memberships = target if task.overlapping else nn.functional.one_hot(target, task.outputs)
     sure = 200.0 * (memberships.movedim(-1, 1).float() - 0.5)
-    perfect = SupervisedLoss(Fixed(sure), task, "dice_ce")
+    perfect = SupervisedLoss(Fixed(sure), task, "dice_ce", AsIs())
     assert float(perfect(batch)["loss"].detach()) < 1e-4 < float(loss(batch)["loss"].detach())
 
 
@@ -134,7 +141,7 @@ def test_an_absent_region_gives_finite_gradients(task: Task) -> None:
 
 def test_half_precision_logits_are_compared_in_full() -> None:
     loss, batch, logits, _ = make(ORGANS, "dice_ce", [0, 3, 5])
-    half = SupervisedLoss(Fixed(logits.bfloat16()), ORGANS, "dice_ce")
+    half = SupervisedLoss(Fixed(logits.bfloat16()), ORGANS, "dice_ce", AsIs())
     found = half(batch)["loss"]
     assert found.dtype == torch.float32
     assert float(found.detach()) == pytest.approx(float(loss(batch)["loss"].detach()), rel=0.02)
