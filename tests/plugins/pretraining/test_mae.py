@@ -10,14 +10,28 @@ from hypothesis import strategies as st
 from mae_bench.engine.onednn import OneDNNLinear, preferred, use_onednn
 from mae_bench.tokens import patchify, unpatchify
 from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
-from mae_bench_plugins.pretraining.mae.model import MaskedAutoencoder
+from mae_bench_plugins.pretraining.mae import MAE, MAEOptions
+from mae_bench_plugins.pretraining.mae.masking import block_order, foreground_order, random_order
 
 
-def make(roi, patch, channels=2, dim=48, depth=3, heads=3, ratio=0.75, decoder=(24, 3, 3), norm_pix=True):
+def make(roi, patch, channels=2, dim=48, depth=3, heads=3, ratio=0.75, decoder=(24, 3, 3), **options):
     torch.manual_seed(0)
     encoder = VisionTransformerEncoder(channels, roi, patch, dim, depth, heads)
-    model = MaskedAutoencoder(encoder, ratio, *decoder, norm_pix)
+    blocks = dict(zip(("decoder_dim", "decoder_depth", "decoder_heads"), decoder, strict=True))
+    model = MAE().objective(MAEOptions(ratio=ratio, **blocks, **options), encoder)
     with torch.no_grad():  # zero biases and unit norms would hide mistakes
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def variant(decoder, **options):
+    """A model with another decoder, its weights made uneven."""
+    torch.manual_seed(0)
+    encoder = VisionTransformerEncoder(2, (16, 16), (4, 4), 48, 3, 3)
+    chosen = MAEOptions(decoder=decoder, decoder_dim=24, decoder_depth=2, decoder_heads=3, **options)
+    model = MAE().objective(chosen, encoder)
+    with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return model
@@ -41,7 +55,7 @@ def textbook_loss(model, images, order):
         x = block(x)
     predicted = model.decoder_pred(model.decoder_norm(x))[:, 1:]
     target = patches
-    if model.norm_pix:
+    if model.normalise == "patch":
         target = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6) ** 0.5
     mask = torch.ones(batch, length)
     mask[rows, keep] = 0
@@ -54,7 +68,7 @@ def textbook_loss(model, images, order):
 def test_equals_the_textbook(roi, patch, decoder_depth, norm_pix):
     model = make(roi, patch, decoder=(24, decoder_depth, 3), norm_pix=norm_pix).double()
     images = torch.randn(3, 2, *roi, dtype=torch.float64)
-    order = model.random_order(images)
+    order = random_order(patchify(images, model.encoder.patch))
     gradients = []
     losses = []
     for loss in (model(images, order)["loss"], textbook_loss(model, images, order)):
@@ -135,24 +149,125 @@ def peer_weights(model):
     return found
 
 
-@settings(max_examples=30, deadline=None)
-@given(ratio=st.floats(0.05, 0.95), seed=st.integers(0, 99))
-def test_masking_is_a_partition(ratio, seed):
-    model = make((16, 16, 16), (4, 4, 4), ratio=ratio, depth=2)
+@settings(max_examples=60, deadline=None)
+@given(ratio=st.floats(0.05, 0.95), seed=st.integers(0, 99), masking=st.sampled_from(["random", "block", "foreground"]))
+def test_masking_is_a_partition(ratio, seed, masking):
+    model = make((16, 16, 16), (4, 4, 4), ratio=ratio, depth=2, masking=masking)
     torch.manual_seed(seed)
-    order = model.random_order(torch.zeros(3, 1))
+    patches = torch.randn(3, 64, 128) * (torch.rand(3, 64, 1) > 0.4)
+    order = model.draw(patches)
     assert model.visible == max(1, int(64 * (1 - ratio)))
     for row in order:
         assert sorted(row.tolist()) == list(range(64))
     assert not torch.equal(order[0], order[1])
 
 
+@pytest.mark.parametrize(("grid", "block"), [((8, 8), 2), ((6, 7), 3), ((4, 4, 4), 2)])
+def test_blocks_are_hidden_whole(grid, block):
+    """All but the one that the count cuts; what is hidden comes in random order."""
+    torch.manual_seed(0)
+    length = math.prod(grid)
+    visible = length // 3
+    orders = block_order(torch.zeros(50, length, 1), grid, block, visible)
+    seen = torch.zeros(50, length).scatter(1, orders[:, :visible], 1).reshape(50, *grid)
+    coarse = torch.stack(torch.meshgrid(*(torch.arange(size) // block for size in grid), indexing="ij"), -1)
+    blocks = coarse.flatten(0, -2).unique(dim=0, return_inverse=True)[1].reshape(grid)
+    for image in seen:
+        shares = torch.tensor([image[blocks == number].mean() for number in blocks.unique()])
+        assert ((shares > 0) & (shares < 1)).sum() <= 1
+    first = torch.stack([blocks.flatten()[order[visible : visible + 2]] for order in orders])
+    assert (first[:, 0] != first[:, 1]).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.75])
+def test_the_ratio_holds_within_the_body(ratio):
+    torch.manual_seed(0)
+    patches = torch.randn(20, 200, 8)
+    patches[:, :150] = patches[:, :150, :1]  # three quarters are air
+    visible = int(200 * (1 - ratio))
+    orders = foreground_order(patches, visible)
+    body = (orders[:, :visible] >= 150).sum(dim=1)
+    assert (body - 50 * (1 - ratio)).abs().max() <= 1
+
+
+def test_air_does_not_count_in_the_loss_with_foreground_masking():
+    model = make((16, 16), (4, 4), masking="foreground").eval()
+    images = torch.zeros(2, 2, 16, 16)
+    images[:, :, 4:12, 4:12] = torch.randn(2, 2, 8, 8)
+    order = model.draw(patchify(images, (4, 4)))
+    rows = torch.arange(2)[:, None]
+    patches = patchify(images, (4, 4))[rows, order]
+    gap = (model.predict(patches, order) - model.target(patches[:, model.visible :])).square().mean(-1)
+    inside = patches[:, model.visible :].std(-1) > 0
+    assert 0 < inside.sum() < inside.numel()
+    assert model(images, order)["loss"].item() == pytest.approx(gap[inside].mean().item(), rel=1e-5)
+
+
+def test_channels_are_normalised_by_themselves():
+    model = make((16, 16), (4, 4), per_channel=True)
+    patches = torch.randn(3, 5, 32) * 4 + 2
+    target = model.target(patches).reshape(3, 5, 2, 16)
+    torch.testing.assert_close(target.mean(-1), torch.zeros(3, 5, 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(target.var(-1), torch.ones(3, 5, 2), atol=1e-4, rtol=0)
+    images = torch.randn(2, 2, 16, 16)
+    _, masked, completed = model.eval().preview(images)
+    assert torch.equal(completed[~masked.isnan()], images[~masked.isnan()])
+
+
+def textbook_cross(model, patches, order):
+    """Cross-attention written out per head with softmax; every masked token."""
+    rows = torch.arange(len(order))[:, None]
+    keep, hidden = order[:, : model.visible], order[:, model.visible :]
+    encoded = model.encoder.encode(model.encoder.embed(patches[rows, keep], keep))
+    seen = model.embed(encoded)
+    seen[:, 1:] += model.pos[keep]
+    x = model.mask_token + model.pos[hidden]
+    for block in model.blocks:
+        size = x.shape[-1] // block.heads
+        q = block.query(block.norm1(x))
+        k, v = block.key_value(seen).chunk(2, dim=-1)
+        heads = []
+        for start in range(0, x.shape[-1], size):
+            part = slice(start, start + size)
+            weights = (q[..., part] @ k[..., part].mT / size**0.5).softmax(-1)
+            heads.append(weights @ v[..., part])
+        x = x + block.proj(torch.cat(heads, -1))
+        x = x + block.mlp(block.norm2(x))
+    return model.pred(model.norm(x))
+
+
+def test_the_cross_decoder_equals_its_textbook_and_leaving_tokens_out_changes_no_other():
+    model = variant("cross", decoded=0.5)
+    patches = patchify(torch.randn(3, 2, 16, 16), (4, 4))
+    order = random_order(patches)
+    rows = torch.arange(3)[:, None]
+    expected = textbook_cross(model, patches, order)
+    torch.testing.assert_close(model.eval().predict(patches[rows, order], order), expected)
+    some = model.train().predict(patches[rows, order], order)
+    assert some.shape[1] == 6  # half of the twelve that are masked
+    torch.testing.assert_close(some, expected[:, :6])
+
+
+def test_the_linear_decoder_shows_the_encoder_mask_tokens_and_compares_absolutely():
+    """SimMIM written out in the natural order of tokens."""
+    model = variant("linear", norm_pix=False)
+    images = torch.randn(3, 2, 16, 16)
+    patches = patchify(images, (4, 4))
+    order = random_order(patches)
+    mask = torch.ones(3, 16).scatter(1, order[:, : model.visible], 0)
+    encoder = model.encoder
+    tokens = encoder.patch_embed(patches) * (1 - mask[..., None]) + model.mask_token * mask[..., None]
+    predicted = model.pred(encoder.encode(tokens + encoder.pos_embed)[:, 1:])
+    expected = ((predicted - patches).abs().mean(-1) * mask).sum() / mask.sum()
+    torch.testing.assert_close(model(images, order)["loss"], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_masked_patches_never_reach_the_encoder():
     """Changing a masked patch changes the target but not what is predicted."""
     model = make((16, 16, 16), (4, 4, 4)).eval()
     images = torch.randn(2, 2, 16, 16, 16)
-    order = model.random_order(images)
     patches = patchify(images, (4, 4, 4))
+    order = random_order(patches)
     changed = patches.clone()
     hidden = order[:, model.visible :]
     changed[torch.arange(2)[:, None], hidden] += 5
@@ -173,8 +288,9 @@ def test_preview_keeps_what_was_visible():
     assert torch.isfinite(completed).all()
 
 
-def test_a_few_steps_lower_the_loss():
-    model = make((16, 16), (4, 4))
+@pytest.mark.parametrize("decoder", ["transformer", "cross", "linear"])
+def test_a_few_steps_lower_the_loss(decoder):
+    model = variant(decoder)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     images = torch.randn(8, 2, 16, 16)
     torch.manual_seed(1)

@@ -6,8 +6,6 @@ block a mask token's norm and QKV depend on the position alone, so they are comp
 sample; in its last block only masked tokens ask, and only they are normalised, predicted and compared.
 """
 
-import math
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,39 +13,26 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from mae_bench.errors import UsageError
-from mae_bench.interfaces import Wants
-from mae_bench.tokens import patchify, sincos_positions, unpatchify
-
-NORM = partial(nn.LayerNorm, eps=1e-6)
-TARGET_EPS = 1e-6
+from mae_bench.tokens import sincos_positions
+from mae_bench_plugins.pretraining.mae.masked import NORM, Masked, init_linear
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Masked):
     """Objective `mae`: mean squared error of masked patches (He et al. 2022, equation in section 3).
 
     Args:
-        encoder: a token encoder (dim, grid, patch, channels, embed, encode, pos_embed); the decoder's positions and
-            attention start as the encoder's do (position, attention_gain).
-        ratio: share of patches that are masked; int(L * (1 - ratio)) stay visible.
-        norm_pix: targets are normalised within each patch, by the unbiased variance.
+        encoder: as for `Masked`; the decoder's positions and attention start as the encoder's do (position,
+            attention_gain).
+        decoder_dim, decoder_depth, decoder_heads: of the decoder's blocks.
+        masked: as for `Masked`.
     """
 
     decoder_pos_embed: Tensor
-    wants = Wants()
 
     def __init__(
-        self, encoder: Any, ratio: float, decoder_dim: int, decoder_depth: int, decoder_heads: int, norm_pix: bool
+        self, encoder: Any, *, decoder_dim: int, decoder_depth: int, decoder_heads: int, **masked: Any
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.length = encoder.pos_embed.shape[0]
-        self.visible = max(1, int(self.length * (1 - ratio)))
-        self.norm_pix = norm_pix
-        if self.visible >= self.length:
-            raise UsageError(f"a mask ratio of {ratio} hides none of {self.length} patches")
-        # A sine-cosine table is fixed while reconstructing, as He et al. 2022.
-        encoder.pos_embed.requires_grad_(encoder.position == "learned")
+        super().__init__(encoder, **masked)
         self.decoder_embed = nn.Linear(encoder.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
         table = sincos_positions(encoder.grid, decoder_dim, centred=encoder.position == "centred")
@@ -59,47 +44,21 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_pred = nn.Linear(decoder_dim, encoder.patch_embed.in_features)
         nn.init.normal_(self.mask_token, std=0.02)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
-            part.apply(_init_linear)
+            part.apply(init_linear)
         with torch.no_grad():
             for name, parameter in self.decoder_blocks.named_parameters():
                 if name.endswith("qkv.weight"):
                     parameter[: 2 * decoder_dim] *= encoder.attention_gain
 
-    def forward(self, batch: Tensor, order: Tensor | None = None) -> dict[str, Tensor]:
-        """Mask, encode, decode, compare.
-
-        Args:
-            batch: (B, C, *S) images of the encoder's size.
-            order: (B, L) permutation of the tokens, the first `visible` of which are seen; random when None.
-
-        Returns:
-            `loss`: scalar.
-        """
-        order = self.random_order(batch) if order is None else order
-        patches = _take(patchify(batch, self.encoder.patch), order)
-        predicted = self.decode(self.encode(patches, order), order)
-        return {"loss": F.mse_loss(predicted.float(), self.target(patches[:, self.visible :]))}
-
-    def random_order(self, batch: Tensor) -> Tensor:
-        """A random permutation of the tokens for each image, (B, L): sorting noise, as He et al. 2022."""
-        return torch.rand(len(batch), self.length, device=batch.device).argsort(dim=1)
+    def predict(self, patches: Tensor, order: Tensor) -> Tensor:
+        """Every masked patch."""
+        return self.decode(self.encode(patches, order), order)
 
     def encode(self, patches: Tensor, order: Tensor) -> Tensor:
         """Encode the visible ones of shuffled patches (B, L, P): (B, 1 + visible, dim)."""
         shown = slice(None, self.visible)
         encoded: Tensor = self.encoder.encode(self.encoder.embed(patches[:, shown], order[:, shown]))
         return encoded
-
-    def target(self, masked: Tensor) -> Tensor:
-        """What masked patches (B, M, P) are compared with.
-
-        (x - mean) / sqrt(unbiased variance + eps), through the layer-norm kernel, which divides by the biased one.
-        """
-        if not self.norm_pix:
-            return masked
-        size = masked.shape[-1]
-        shrink = (size - 1) / size
-        return F.layer_norm(masked, (size,), eps=TARGET_EPS * shrink) * math.sqrt(shrink)
 
     def decode(self, encoded: Tensor, order: Tensor) -> Tensor:
         """Predict the masked patches, (B, L - visible, P), in the order of `order`."""
@@ -122,36 +81,6 @@ class MaskedAutoencoder(nn.Module):
         predicted: Tensor = self.decoder_pred(self.decoder_norm(x))
         return predicted
 
-    def after_step(self, done: float) -> None:
-        """Nothing follows an optimiser step."""
-
-    @torch.no_grad()
-    def preview(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Input, input with masked patches blank, and completed image, each (B, C, *S).
-
-        Normalised predictions are brought back with the mean and deviation of the true patch.
-        """
-        order = self.random_order(batch)
-        patches = _take(patchify(batch, self.encoder.patch), order)
-        hidden = patches[:, self.visible :]
-        predicted = self.decode(self.encode(patches, order), order).float()
-        if self.norm_pix:
-            predicted = predicted * (hidden.var(-1, keepdim=True) + TARGET_EPS).sqrt() + hidden.mean(-1, keepdim=True)
-        back = order.argsort(dim=1)
-        seen = patches[:, : self.visible]
-        images = (
-            unpatchify(_take(torch.cat([seen, part], dim=1), back), self.encoder.patch, self.encoder.grid)
-            for part in (torch.full_like(hidden, torch.nan), predicted)
-        )
-        masked, completed = images
-        return batch, masked, completed
-
-
-def _take(tokens: Tensor, order: Tensor) -> Tensor:
-    """Tokens (B, L, P) in the order (B, K) of each image."""
-    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
-    return tokens[rows, order]
-
 
 def _qkv(block: Any, x: Tensor) -> Tensor:
     """Packed queries, keys and values of (..., D) tokens, before they are divided among heads: (..., 3 D)."""
@@ -168,9 +97,3 @@ def _block(block: Any, x: Tensor, qkv: Tensor, start: int = 0) -> Tensor:
     x = x[:, start:] + block.attn.proj(mixed.transpose(1, 2).reshape(batch, length - start, dim))
     done: Tensor = x + block.mlp(block.norm2(x))
     return done
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
