@@ -304,6 +304,16 @@ def test_a_few_steps_lower_the_loss(decoder):
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
+@pytest.mark.parametrize(("channels", "roi", "millions"), [(1, 96, 104.3), (4, 128, 118.4)])
+def test_has_the_published_size(channels, roi, millions):
+    """PAPER 3a: what is learnt in the 3-D MAE of BTCV and of BraTS; position tables are fixed."""
+    with torch.device("meta"):
+        encoder = VisionTransformerEncoder(channels, (roi,) * 3, (16,) * 3, 768, 12, 12)
+        model = MAE().objective(MAEOptions(decoder_dim=384, decoder_heads=12), encoder)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count / 1e6 == pytest.approx(millions, abs=0.06)
+
+
 def test_positions_are_fixed_while_reconstructing():
     model = make((16, 16), (4, 4))
     assert not model.encoder.pos_embed.requires_grad

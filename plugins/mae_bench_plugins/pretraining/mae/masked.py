@@ -87,7 +87,7 @@ class Masked(nn.Module):
         parts = self.encoder.channels if self.normalise == "channel" else 1
         size = masked.shape[-1] // parts
         shrink = (size - 1) / size
-        normal = F.layer_norm(masked.unflatten(-1, (parts, size)), (size,), eps=TARGET_EPS * shrink)
+        normal = F.layer_norm(masked.reshape(*masked.shape[:-1], parts, size), (size,), eps=TARGET_EPS * shrink)
         return normal.flatten(-2) * math.sqrt(shrink)
 
     def after_step(self, done: float) -> None:
@@ -106,9 +106,9 @@ class Masked(nn.Module):
         predicted = self.predict(patches, order).float()
         if self.normalise != "none":
             parts = self.encoder.channels if self.normalise == "channel" else 1
-            cut = hidden.unflatten(-1, (parts, -1))
+            cut = hidden.reshape(*hidden.shape[:-1], parts, -1)
             deviation = (cut.var(-1, keepdim=True) + TARGET_EPS).sqrt()
-            predicted = (predicted.unflatten(-1, (parts, -1)) * deviation + cut.mean(-1, keepdim=True)).flatten(-2)
+            predicted = (predicted.reshape(cut.shape) * deviation + cut.mean(-1, keepdim=True)).flatten(-2)
         back = order.argsort(dim=1)
         seen = patches[:, : self.visible]
         masked, completed = (
