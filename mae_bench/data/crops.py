@@ -66,7 +66,7 @@ class Crops:
         """The part of batch `step` that falls to this rank."""
         items = range(self.rank, self.batch, self.world)
         count, first = len(items) * self.crops, self.prepared.case(self.case_id(step, items[0]))
-        images = np.zeros((count, self.views, len(first.image()), *self.roi), np.float16)
+        images = np.empty((count, self.views, len(first.image()), *self.roi), np.float16)
         labels = np.zeros((count, self.views, *self.roi), np.uint8) if self.with_labels else None
         gain = np.empty((count, self.views, 2), np.float32) if self.augmentation.intensity else None
         findings = []
@@ -131,6 +131,8 @@ class Crops:
                 source = augment.resize(source, self.roi)
             if turn:
                 source = augment.rotate(source, turn, len(self.roi))
+            if source.shape != target.shape:
+                target[:] = 0
             inside = tuple(slice(0, size) for size in source.shape)
             # Flipped with its padding: an image smaller than the crop may lie at either end.
             np.flip(target, tuple(axis - len(self.roi) for axis in flips))[inside] = source
