@@ -123,7 +123,10 @@ def _memory_explained() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if type(error) is RuntimeError and "allocate memory" not in str(error):
+        # PyTorch's allocator on the CPU raises a plain RuntimeError.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
+            type(error) is not RuntimeError or "allocate memory" not in str(error)
+        ):
             raise
         advice = "lower --set pretrain.batch, finetune.batch or recipe.roi, or raise pretrain.accumulate"
         raise RunFailed(f"out of memory: {advice} ({str(error).splitlines()[0]})") from error

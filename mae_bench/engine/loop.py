@@ -155,7 +155,9 @@ class _Loop:
         self.together = len(plan.turns) == 1
         # Turns use some of the parameters each, and penalties differentiate twice: neither is for DDP's hooks, so
         # then the gradients are averaged after each turn instead.
-        self.module = self.accelerator.prepare_model(use_onednn(plan.module), evaluation_mode=not self.together)
+        # A compiler chooses its own matrix products.
+        module = plan.module if setting.compile else use_onednn(plan.module)
+        self.module = self.accelerator.prepare_model(module, evaluation_mode=not self.together)
         self.steppers = {turn: self.accelerator.prepare_optimizer(each) for turn, each in self.optimizers.items()}
         if setting.compile:
             self.module = torch.compile(self.module)
