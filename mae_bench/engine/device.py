@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,10 @@ def make_accelerator(trackers: Sequence[str] = (), folder: str | os.PathLike[str
     """
     keep_freed_memory()
     cpu = os.environ.get("MAE_BENCH_DEVICE") == "cpu" or not torch.cuda.is_available()
+    if "mlflow" in trackers and folder is not None:
+        # Its own default is a database in the current folder; runs belong into the store.
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path(folder, 'mlflow.db').absolute()}")
     bf16 = not cpu and torch.cuda.is_bf16_supported(including_emulation=False)
     return Accelerator(
         cpu=cpu,
