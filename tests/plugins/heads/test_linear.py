@@ -8,7 +8,7 @@ from torch import Tensor
 from mae_bench.task import Region, Task
 from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
 from mae_bench_plugins.heads.linear import Linear, LinearOptions
-from mae_bench_plugins.heads.linear.model import LinearProbe
+from mae_bench_plugins.heads.linear.model import LinearProbe, Standardise
 
 ORGANS = Task(
     kind="segmentation", channels=("CT",), regions=tuple(Region(name=f"r{v}", labels=(v,), paint=v) for v in (1, 2))
@@ -101,3 +101,13 @@ def test_the_encoder_stays_in_evaluation_mode() -> None:
 def test_words() -> None:
     assert Linear().needs(LinearOptions()) == {"pooled", "map"}
     assert Linear().provides(LinearOptions()) == frozenset()
+
+
+def test_a_batch_of_one_value_is_standardised_by_what_was_seen_before():
+    """A single image has no spread: training does not stop, and the statistics stay."""
+    norm = Standardise(4, affine=False)
+    norm(torch.randn(16, 4) * 3 + 2)
+    before = norm.running_mean.clone()
+    found = norm.train()(torch.ones(1, 4))
+    torch.testing.assert_close(found, (1 - before) / (norm.running_var + norm.eps).sqrt().unsqueeze(0))
+    assert torch.equal(norm.running_mean, before)

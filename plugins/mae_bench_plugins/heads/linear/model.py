@@ -4,10 +4,21 @@ import math
 from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mae_bench.task import Task
 from mae_bench.tokens import unpatchify
+
+
+class Standardise(nn.BatchNorm1d):
+    """Batch statistics while training, running ones afterwards; also for a batch of one value, which has no spread."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, dim[, L]) standardised per feature."""
+        if input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
+        return super().forward(input)
 
 
 class LinearProbe(nn.Module):
@@ -21,7 +32,7 @@ class LinearProbe(nn.Module):
         self.dense = task.kind == "segmentation"
         voxels = math.prod(encoder.patch) if self.dense else 1
         # Statistics without learnt scale, so that methods are compared on features of one magnitude.
-        self.norm = nn.BatchNorm1d(encoder.dim, affine=False)
+        self.norm = Standardise(encoder.dim, affine=False)
         self.layer = nn.Linear(encoder.dim, task.outputs * voxels)
 
     def train(self, mode: bool = True) -> Self:
