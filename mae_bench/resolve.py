@@ -92,7 +92,9 @@ def resolve(request: Request, registry: Registry) -> Chosen:
     recipe = _recipe(file.for_method(request.pretrain, request.backbone), stages)
     _check_roi(recipe.roi, dataset, options["dataset"])
     plugins["backbone"].plugin.check(options["backbone"], recipe.roi)
-    return Chosen(plugins, options, recipe)
+    chosen = Chosen(plugins, options, recipe)
+    chosen.source()  # a file that is not there is missed now, not when the data are prepared
+    return chosen
 
 
 def _check_roi(roi: tuple[int, ...], dataset: Any, options: Options) -> None:
@@ -101,12 +103,12 @@ def _check_roi(roi: tuple[int, ...], dataset: Any, options: Options) -> None:
         raise UsageError(f"--set recipe.roi: {dataset.name} has {axes} axes, a crop of {roi} has {len(roi)}")
 
 
-def resolve_dataset(name: str, settings: Mapping[str, str], registry: Registry) -> tuple[Any, Options]:
-    """A data set and its options alone, for commands that only touch data."""
-    listed = registry.get("dataset", name)
-    given: dict[str, dict[str, Any]] = {"dataset": {}}
-    _assign({key: _value(text) for key, text in settings.items()}, {"dataset": listed}, given, {})
-    return listed.plugin, _options("dataset", listed.plugin, given["dataset"])
+def resolve_plugin(kind: str, name: str, settings: Mapping[str, str], registry: Registry) -> tuple[Any, Options]:
+    """One plugin and its options alone, for commands that need no whole cell."""
+    listed = registry.get(kind, name)
+    given: dict[str, dict[str, Any]] = {kind: {}}
+    _assign({key: _value(text) for key, text in settings.items()}, {kind: listed}, given, {})
+    return listed.plugin, _options(kind, listed.plugin, given[kind])
 
 
 def _value(text: str) -> Any:

@@ -240,7 +240,9 @@ def _pretrained(cell: Cell, store: Store, setting: Setting, registry: Registry) 
         if facts is None:
             folder, started = store.folder("encoders", key), {}
             if source is not None:
-                report = load_encoder(encoder, read_weights(source.path), spec.pretrain.name, waive=source.waive)
+                report = load_encoder(
+                    encoder, read_weights(source.path).weights, spec.pretrain.name, waive=source.waive
+                )
                 started = {"transfer": report.model_dump(mode="json")}
             if objective is not None:
                 job = pretrain.Job(spec, data.task, objective, data.prepared, data.split.train, folder, setting)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mae_bench.errors import UsageError
 from mae_bench.registry import Listed, Registry, registry
-from mae_bench.resolve import Chosen, Request, resolve, resolve_dataset
+from mae_bench.resolve import Chosen, Request, resolve, resolve_plugin
 from mae_bench.values import Options
 
 
@@ -72,6 +72,9 @@ class ClashingPretraining:
         return frozenset()
 
     needs = provides
+
+    def source(self, options: Clashing) -> None:
+        """Random weights."""
 
 
 def with_clash() -> Registry:
@@ -236,9 +239,9 @@ print([name for name in ("torch", "timm", "monai", "nibabel") if name in sys.mod
 
 
 def test_a_data_set_alone() -> None:
-    plugin, options = resolve_dataset("mni152", {"dataset.subjects": "8"}, registry())
+    plugin, options = resolve_plugin("dataset", "mni152", {"dataset.subjects": "8"}, registry())
     assert (plugin.name, options.subjects, options.target) == ("mni152", 8, "anatomy")
     with pytest.raises(UsageError, match=r"--set pretrain\.lr: no such setting.*dataset\.subjects"):
-        resolve_dataset("mni152", {"pretrain.lr": "1"}, registry())
+        resolve_plugin("dataset", "mni152", {"pretrain.lr": "1"}, registry())
     with pytest.raises(UsageError, match="dataset mni152: subjects"):
-        resolve_dataset("mni152", {"dataset.subjects": "1"}, registry())
+        resolve_plugin("dataset", "mni152", {"dataset.subjects": "1"}, registry())

@@ -20,9 +20,9 @@ ProtocolName = Annotated[str | None, typer.Option("--protocol", help="split and 
 def _dataset(name: str, settings: list[str] | None) -> tuple[Any, Any]:
     from mae_bench.cli.run import parse_settings
     from mae_bench.registry import registry
-    from mae_bench.resolve import resolve_dataset
+    from mae_bench.resolve import resolve_plugin
 
-    return resolve_dataset(name, parse_settings(settings or []), registry())
+    return resolve_plugin("dataset", name, parse_settings(settings or []), registry())
 
 
 @app.command("list")

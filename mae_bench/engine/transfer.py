@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mae_bench.errors import InputError
 from mae_bench.record import Transfer
-from mae_bench.tokens import resize_positions
+from mae_bench.tokens import resize_positions, sincos_positions
 
 ENOUGH = 0.95
 Fate = Literal["loaded", "resized", "inflated"]
@@ -25,13 +25,14 @@ class Weights:
     """Weights under the names our encoders use, and the geometry that their shapes alone do not tell.
 
     channels: of the image. patch: voxels per token and axis. grid: tokens per axis. Empty patch and grid: a network
-    without tokens.
+    without tokens. fixed_positions: the table is the fixed sine-cosine one, which such files do not hold.
     """
 
     state: dict[str, Tensor]
     channels: int
     patch: tuple[int, ...]
     grid: tuple[int, ...]
+    fixed_positions: bool = False
 
 
 def load_encoder(encoder: Any, weights: Weights, source: str, *, waive: bool = False) -> Transfer:
@@ -78,6 +79,8 @@ def load_encoder(encoder: Any, weights: Weights, source: str, *, waive: bool = F
 def _fitted(name: str, own: Tensor, encoder: Any, weights: Weights) -> tuple[Tensor, Fate] | None:
     """The weights for one tensor of the encoder, or None when there are none that can be made to fit."""
     value = weights.state.get(name)
+    if value is None and name == "pos_embed" and weights.fixed_positions:
+        return sincos_positions(encoder.grid, own.shape[1]), "loaded"
     if value is None:
         return None
     fitted, fate = value, "loaded"

@@ -19,10 +19,26 @@ def save_weights(module: nn.Module, path: Path) -> None:
     """Write the weights of a model whole or not at all; an encoder's with its geometry."""
     state = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
     encoder: Any = module
-    geometry = None
     if hasattr(encoder, "patch"):
-        geometry = {GEOMETRY: json.dumps({"channels": encoder.channels, "patch": encoder.patch, "grid": encoder.grid})}
-    write_bytes(path, save(state, geometry))
+        write_weights(Weights(state, encoder.channels, tuple(encoder.patch), tuple(encoder.grid)), path)
+    else:
+        write_bytes(path, save(state))
+
+
+def write_weights(weights: Weights, path: Path) -> None:
+    """Write an encoder's weights with their geometry."""
+    geometry = {"channels": weights.channels, "patch": weights.patch, "grid": weights.grid}
+    state = {name: value.contiguous().clone() for name, value in weights.state.items()}
+    write_bytes(path, save(state, {GEOMETRY: json.dumps(geometry)}))
+
+
+def has_geometry(path: Path) -> bool:
+    """Whether a file is one that `write_weights` wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            return GEOMETRY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def load_weights(path: Path) -> Weights:
