@@ -15,6 +15,7 @@ from mae_bench.registry import KINDS, Listed, Registry
 from mae_bench.values import Options
 
 DEFAULT_HEADS = {"segmentation": "unetr", "classification": "classifier", "survival": "cox"}
+AXES = frozenset({"2d", "3d"})
 STAGES = ("pretrain", "finetune")
 
 
@@ -204,6 +205,9 @@ def _fit(parts: Mapping[str, tuple[Any, Options]]) -> None:
         others: frozenset[str] = frozenset().union(
             *(other.provides(chosen) for name, (other, chosen) in parts.items() if name != kind)
         )
+        if kind != "dataset":
+            # Many backbones can do both; the images decide which it is.
+            others -= AXES - parts["dataset"][0].provides(parts["dataset"][1])
         if missing := sorted(plugin.needs(options) - others):
             names = ", ".join(other.name for name, (other, _) in parts.items() if name != kind)
             raise UsageError(f"{kind} {plugin.name} needs {', '.join(missing)}, which none of {names} provides")

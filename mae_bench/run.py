@@ -28,6 +28,7 @@ from mae_bench.registry import Registry
 from mae_bench.resolve import Chosen
 from mae_bench.spec import Choice, DataSource, RunSpec
 from mae_bench.store import Store, write_bytes
+from mae_bench.values import digest
 
 MODEL = "model.safetensors"
 
@@ -64,7 +65,10 @@ def make_cell(chosen: Chosen, data: Data, *, labels: float, seed: int, pretrain_
     }
     start = chosen.source()
     source = DataSource(
-        kind=data.kind, fingerprint=data.prepared.fingerprint, skipped=tuple(sorted(data.prepared.problems))
+        kind=data.kind,
+        fingerprint=data.prepared.fingerprint,
+        split=digest(data.split.model_dump(mode="json")),
+        skipped=tuple(sorted(data.prepared.problems)),
     )
     spec = RunSpec(
         data=source,

@@ -21,6 +21,7 @@ class DataSource(Value):
 
     kind: Literal["demo", "real"]
     fingerprint: str
+    split: str = Field("", description="digest of which case is on which side: official lists can be edited")
     skipped: tuple[str, ...] = Field((), description="cases left out by --skip-bad")
 
 

@@ -51,20 +51,31 @@ def _rows(cases: int) -> list[int]:
 def statistic_interval(
     cases: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0, resamples: int = 1000
 ) -> Interval | None:
-    """Interval of a statistic that is not a mean over cases (an AUC): `statistic(indices)` on resampled cases.
+    """Interval of a statistic that is not a mean over cases (a concordance): `statistic(indices)` on resampled cases."""
+    (interval,) = statistic_intervals(cases, lambda drawn: np.array([statistic(drawn)]), seed, resamples)
+    return interval
 
-    Resamples on which the statistic is undefined (NaN, one class only) are drawn again in effect: they leave the
+
+def statistic_intervals(
+    cases: int, statistics: Callable[[NDArray[np.intp]], Scores], seed: int = 0, resamples: int = 1000
+) -> list[Interval | None]:
+    """Intervals of several statistics of the same cases (AUCs): `statistics(indices)` gives (K,) on resampled cases.
+
+    Resamples on which a statistic is undefined (NaN, one class only) are drawn again in effect: they leave its
     percentiles.
+
+    Returns:
+        For each statistic its interval, or None when it is undefined on all cases.
     """
-    value = statistic(np.arange(cases))
-    if not np.isfinite(value):
-        return None
+    values = statistics(np.arange(cases))
     rng = np.random.default_rng(seed)
-    draws = np.array([statistic(rng.integers(cases, size=cases)) for _ in range(resamples)])
-    draws = draws[np.isfinite(draws)]
-    if not len(draws):
-        return None
-    return Interval(float(value), *_percentiles(draws))
+    draws = np.array([statistics(rng.integers(cases, size=cases)) for _ in range(resamples)])
+    found: list[Interval | None] = []
+    for value, drawn in zip(values, draws.T, strict=True):
+        known = drawn[np.isfinite(drawn)]
+        usable = np.isfinite(value) and len(known)
+        found.append(Interval(float(value), *_percentiles(known)) if usable else None)
+    return found
 
 
 def paired_difference(a: Scores, b: Scores, seed: int = 0) -> Interval:

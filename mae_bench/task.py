@@ -19,6 +19,7 @@ class Region(Value):
     name: str
     labels: tuple[int, ...]
     paint: int
+    headline: bool = Field(True, description="counts in the mean over regions; all are trained and scored")
 
 
 class Task(Value):

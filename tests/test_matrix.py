@@ -84,9 +84,9 @@ def test_every_cell_runs_or_is_refused_with_its_reason(
         if pretrain == "imagenet":
             settings["pretrain.file"] = str(weights[backbone])
         if pretrain == "lsae":
-            settings |= {"pretrain.width": "4"}
+            settings |= {"pretrain.width": "4", "pretrain.texture_dim": "64", "pretrain.patch_size": "16"}
         if backbone == "texture":
-            settings |= {"backbone.width": "4", "backbone.texture_dim": "64"}
+            settings |= {"backbone.width": "4", "backbone.dim": "64"}
         request = Request(dataset, pretrain, backbone, head, "smoke", demo=True, settings=settings)
         expected = reasons(dataset, backbone, pretrain, head)
         if expected:

@@ -41,6 +41,7 @@ OTHERS: dict[str, Any] = {
     "dataset.options": {"subjects": 12},
     "data.kind": "real",
     "data.fingerprint": "beef",
+    "data.split": "other lists",
     "data.skipped": ["case 3"],
     "protocol.name": "paper",
     "protocol.version": 2,

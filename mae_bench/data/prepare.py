@@ -164,7 +164,7 @@ def _prepare_all(source: _Source, store: Store, key: str, progress: Progress, wo
     )
     cases = [facts[case].model_dump(mode="json") for case in sorted(facts)]
     return {
-        "fingerprint": digest([(case["id"], case["sha256"]) for case in cases]),
+        "fingerprint": digest([(case["id"], case["sha256"], case["subject"], case["findings"]) for case in cases]),
         "problems": problems,
         "cases": cases,
     }

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +18,12 @@ from mae_bench.engine import loop, pictures
 from mae_bench.engine.predict import label_map, probabilities
 from mae_bench.errors import InputError
 from mae_bench.interfaces import Dataset, RawCase
-from mae_bench.metrics.classification import mean_auc
+from mae_bench.metrics.classification import aucs, known_mean
 from mae_bench.metrics.segmentation import dice, hd95
 from mae_bench.metrics.survival import concordance
 from mae_bench.record import Metric
 from mae_bench.spec import RunSpec
-from mae_bench.stats import Interval, mean_interval, statistic_interval
+from mae_bench.stats import Interval, mean_interval, statistic_interval, statistic_intervals
 from mae_bench.store import write_bytes
 from mae_bench.task import Protocol, Task
 
@@ -95,7 +94,7 @@ def native_truth(dataset: Dataset, case: RawCase, root: Path) -> NDArray[Any]:
 def score_case(
     painted: NDArray[np.uint8], truth: NDArray[Any], task: Task, protocol: Protocol, facts: CaseFacts
 ) -> dict[str, float]:
-    """Dice and HD95 of each region, and their means over regions, of two label maps on one grid."""
+    """Dice and HD95 of each region, and their means over headline regions, of two label maps on one grid."""
     spacing = facts.native_spacing if protocol.scored_on == "native" else facts.spacing
     if protocol.distance_unit == "voxel":
         spacing = (1.0,) * len(spacing)
@@ -105,7 +104,7 @@ def score_case(
         found[f"dice/{region.name}"] = dice(*pair, protocol.empty)
         found[f"hd95/{region.name}"] = hd95(*pair, spacing, protocol.empty)
     for metric in ("dice", "hd95"):
-        values = np.array([found[f"{metric}/{region.name}"] for region in task.regions])
+        values = np.array([found[f"{metric}/{region.name}"] for region in task.regions if region.headline])
         values = values[np.isfinite(values)]
         found[metric] = float(values.mean()) if len(values) else float("nan")
     return found
@@ -127,13 +126,14 @@ def summarise_findings(cases: pd.DataFrame, task: Task) -> Scores:
     """AUC of every finding and their mean, with intervals over resampled cases; `auc` leads."""
     truth = cases[[f"truth/{name}" for name in task.findings]].to_numpy(float)
     score = cases[[f"score/{name}" for name in task.findings]].to_numpy(float)
-    columns = {"auc": slice(None)} | {
-        f"auc/{name}": slice(column, column + 1) for column, name in enumerate(task.findings)
-    }
-    metrics = {}
-    for name, part in columns.items():
-        of = partial(_mean_auc_of, truth[:, part], score[:, part])
-        metrics[name] = metric_of(statistic_interval(len(cases), of), "1")
+
+    def statistics(drawn: NDArray[np.intp]) -> NDArray[np.float64]:
+        each = aucs(truth[drawn], score[drawn])
+        return np.array([known_mean(each), *each])
+
+    names = ["auc", *(f"auc/{name}" for name in task.findings)]
+    intervals = statistic_intervals(len(cases), statistics)
+    metrics = {name: metric_of(interval, "1") for name, interval in zip(names, intervals, strict=True)}
     return Scores(cases, metrics, "auc")
 
 
@@ -142,10 +142,6 @@ def summarise_risks(cases: pd.DataFrame) -> Scores:
     time, event, risk = (cases[name].to_numpy(float) for name in ("time", "event", "risk"))
     interval = statistic_interval(len(cases), lambda drawn: concordance(time[drawn], event[drawn], risk[drawn]))
     return Scores(cases, {"concordance": metric_of(interval, "1")}, "concordance")
-
-
-def _mean_auc_of(truth: NDArray[np.float64], score: NDArray[np.float64], cases: NDArray[np.intp]) -> float:
-    return mean_auc(truth[cases], score[cases])
 
 
 def metric_of(interval: Interval | None, unit: str) -> Metric:

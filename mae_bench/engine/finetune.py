@@ -137,5 +137,6 @@ class _Selection:
             values += [
                 dice(np.isin(painted, region.labels), np.isin(truth, region.labels), self.spec.protocol.empty)
                 for region in task.regions
+                if region.headline
             ]
         return float(np.nanmean(values))

@@ -13,22 +13,27 @@ from mae_bench.engine.predict import middle_crop
 from mae_bench.spec import RunSpec
 
 
-@torch.inference_mode()
+# Not inference mode: what is remembered must be an ordinary tensor, that a state can later be loaded into.
+@torch.no_grad()
 def fit(model: Any, spec: RunSpec, prepared: Prepared, labelled: Sequence[str], setting: Setting) -> dict[str, Any]:
     """Hand the pooled features of the middle crop of every labelled case, and its findings, to the model.
+
+    Cases go through the encoder `recipe.finetune.batch` at a time.
 
     Returns:
         Facts for the stage file, as `engine.finetune.finetune`.
     """
-    began, accelerator = time.monotonic(), setting.accelerator
+    began, accelerator, batch = time.monotonic(), setting.accelerator, spec.recipe.finetune.batch
     model.to(accelerator.device).eval()
     setting.reporter.start("fit", len(labelled))
     features = []
-    for number, case in enumerate(labelled, 1):
-        image = torch.from_numpy(np.array(prepared.case(case).image()))[None].to(accelerator.device).float()
+    for first in range(0, len(labelled), batch):
+        some = labelled[first : first + batch]
+        images = [torch.from_numpy(np.array(prepared.case(case).image()))[None] for case in some]
+        crops = torch.cat([middle_crop(image, spec.recipe.roi) for image in images])
         with accelerator.autocast():
-            features.append(model.encoder(middle_crop(image, spec.recipe.roi)).pooled.float())
-        setting.reporter.advance(number)
+            features.append(model.encoder(crops.to(accelerator.device).float()).pooled.float())
+        setting.reporter.advance(first + len(some))
     findings = torch.tensor([prepared.facts[case].findings for case in labelled], device=accelerator.device)
     model.remember(torch.cat(features), findings)
     return {"seconds": time.monotonic() - began, "events": [], "losses": [], "selection": []}
