@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -44,7 +45,8 @@ def load_encoder(encoder: Any, weights: Weights, source: str, *, waive: bool = F
     Raises:
         InputError: less than 95 % could be used, and `waive` is not set.
     """
-    own = {name: value for name, value in encoder.state_dict().items() if value.ndim or name in weights.state}
+    there = encoder.state_dict()
+    own = {name: value for name, value in there.items() if value.ndim or name in weights.state}
     counted = dict(encoder.named_parameters())
     total = sum(parameter.numel() for parameter in counted.values())
     fitted: dict[str, Tensor] = {}
@@ -61,10 +63,15 @@ def load_encoder(encoder: Any, weights: Weights, source: str, *, waive: bool = F
             details.append(f"random: {name} {_size(value)}" + _instead(weights.state.get(name)))
         elif fate != "loaded":
             details.append(f"{fate}: {name} {_size(weights.state[name])} to {_size(value)}")
+    if missing := [name for name in own if name not in counted and name not in fitted]:
+        details.append(f"missing: {len(missing)} statistics, which stay as they were, such as {missing[0]}")
+    if unused := [name for name in weights.state if name not in there]:
+        details.append(f"unused: {len(unused)} tensors of the weights, such as {unused[0]}")
     usable = 1 - shares["random"] / total
     if usable < ENOUGH and not waive:
         raise InputError(
             f"only {usable:.1%} of the encoder's parameters are in the weights from {source}; {ENOUGH:.0%} are needed",
+            "choose an encoder of their size, such as --set backbone.size=base, or take it all the same: --waive",
             problems=[line for line in details if line.startswith("random")][:10],
         )
     encoder.load_state_dict(fitted, strict=False)
@@ -81,8 +88,8 @@ def _fitted(name: str, own: Tensor, encoder: Any, weights: Weights) -> tuple[Ten
     value = weights.state.get(name)
     if value is None and name == "pos_embed" and weights.fixed_positions:
         return sincos_positions(encoder.grid, own.shape[1]), "loaded"
-    if value is None:
-        return None
+    if value is None or (name in ("pos_embed", "patch_embed.weight") and len(weights.patch) > len(encoder.patch)):
+        return None  # a volume's tokens do not fit a plane, even where the numbers agree
     fitted, fate = value, "loaded"
     if name == "pos_embed" and weights.grid:
         fitted, fate = fit_positions(value, weights.grid, encoder.grid)
@@ -91,17 +98,15 @@ def _fitted(name: str, own: Tensor, encoder: Any, weights: Weights) -> tuple[Ten
         fitted, fate = fit_kernel(kernel, encoder.channels, encoder.patch)
         fitted = fitted.flatten(1)
     elif value.ndim >= 4 and own.ndim >= 4:  # convolutions; their size in voxels is their own
-        size = own.shape[2:] if own.ndim > value.ndim else value.shape[2:]
+        size = (*value.shape[2:], *own.shape[value.ndim :])
         fitted, fate = fit_kernel(value, own.shape[1] if value.shape[1] == weights.channels else value.shape[1], size)
     return (fitted, fate) if fitted.shape == own.shape else None  # type: ignore[return-value]
 
 
 def fit_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> tuple[Tensor, Fate]:
-    """A position table (prod(old), dim) on another grid; along an axis it does not know it is constant."""
+    """A position table (prod(old), dim) on a grid of as many axes or more; along a new axis it is constant."""
     if len(new) == len(old):
         return resize_positions(table, old, new), "loaded" if tuple(new) == tuple(old) else "resized"
-    if len(new) < len(old):
-        return table, "loaded"  # a volume's table has no place for a plane: its shape gives it away
     plane = resize_positions(table, old, new[: len(old)])
     return plane.repeat_interleave(math.prod(new[len(old) :]), dim=0), "inflated"
 
@@ -109,23 +114,26 @@ def fit_positions(table: Tensor, old: Sequence[int], new: Sequence[int]) -> tupl
 def fit_kernel(kernel: Tensor, channels: int, size: Sequence[int]) -> tuple[Tensor, Fate]:
     """A kernel (out, C, *size) for other channels, more axes and another size, answering alike to a constant image.
 
-    One channel gets the sum of all, more get copies in turn; a new axis repeats the plane (Carreira and Zisserman
-    2017); sizes are interpolated linearly.
+    Constant: one value everywhere and in all channels. Each of more channels is an equal share of one of the old, in
+    turn; each of fewer is the sum of those that fall to it in turn. A new axis repeats the plane (Carreira and
+    Zisserman 2017). Sizes are interpolated linearly, and the mean is kept.
     """
     fate: Fate = "loaded"
     if kernel.shape[1] != channels:
         old, fate = kernel.shape[1], "inflated"
-        if channels == 1:
-            kernel = kernel.sum(dim=1, keepdim=True)
-        else:
-            kernel = kernel[:, [number % old for number in range(channels)]] * (old / channels)
+        sums = [kernel[:, number % old :: channels].sum(dim=1) for number in range(channels)]
+        copies = [len(range(number % old, channels, old)) for number in range(channels)]
+        kernel = torch.stack([value / shared for value, shared in zip(sums, copies, strict=True)], dim=1)
     while kernel.ndim - 2 < len(size):
         depth, fate = size[kernel.ndim - 2], "inflated"
         kernel = kernel[..., None].expand(*kernel.shape, depth) / depth
     if tuple(kernel.shape[2:]) != tuple(size) and kernel.ndim - 2 == len(size):
         voxels = math.prod(kernel.shape[2:])
         mode = "bilinear" if len(size) == 2 else "trilinear"
-        kernel = F.interpolate(kernel, tuple(size), mode=mode) * (voxels / math.prod(size))
+        axes = tuple(range(2, kernel.ndim))
+        mean = kernel.mean(axes, keepdim=True)
+        kernel = F.interpolate(kernel, tuple(size), mode=mode)
+        kernel = (kernel - kernel.mean(axes, keepdim=True) + mean) * (voxels / math.prod(size))
         fate = "resized" if fate == "loaded" else fate
     return kernel, fate
 

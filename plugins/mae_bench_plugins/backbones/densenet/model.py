@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from monai.networks import nets
 from torch import Tensor, nn
-from torchvision.models import densenet121
+from torchvision.models import densenet121  # type: ignore[import-untyped]
 
 from mae_bench.errors import UsageError
 from mae_bench.interfaces import Features
@@ -36,7 +36,8 @@ class DenseNetEncoder(nn.Module):
         places = x[0, 0].numel() // STRIDE ** (x.ndim - 2)
         if self.training and len(x) * places == 1:
             raise UsageError(
-                "batch normalisation needs more than one place in the last map: a larger --set recipe.roi or batch"
+                f"batch normalisation needs more than one value per feature, and one crop of {tuple(x.shape[2:])} "
+                "gives one: a larger --set recipe.roi=..., or --set pretrain.batch=..., finetune.batch=... of 2 or more"
             )
         x = F.relu(self.features(x))
         return Features(x.flatten(2).mean(dim=2), x, ())
@@ -55,7 +56,8 @@ class DenseLayer(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, *S) gives (B, C + growth, *S)."""
-        return torch.cat([input, super().forward(input)], dim=1)
+        added: Tensor = super().forward(input)  # type: ignore[no-untyped-call]
+        return torch.cat([input, added], dim=1)
 
 
 def _plane(channels: int) -> nn.Module:

@@ -38,17 +38,20 @@ class ResNetEncoder(nn.Module):
         places = x[0, 0].numel() // STRIDE ** (x.ndim - 2)
         if self.training and len(x) * places == 1:
             raise UsageError(
-                "batch normalisation needs more than one place in the last map: a larger --set recipe.roi or batch"
+                f"batch normalisation needs more than one value per feature, and one crop of {tuple(x.shape[2:])} "
+                "gives one: a larger --set recipe.roi=..., or --set pretrain.batch=..., finetune.batch=... of 2 or more"
             )
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return Features(x.flatten(2).mean(dim=2), x, ())
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
-        """Parameters from input to output: stem, each stage; there is no final norm."""
-        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        stem = [*self.conv1.parameters(), *self.bn1.parameters()]
-        return [stem, *(list(stage.parameters()) for stage in stages), []]
+        """Parameters from input to output: stem, each stage, and the last norm, above which there is only the head."""
+        last: Any = self.layer4[-1]
+        norm = list((last.bn2 if self.dim == 512 else last.bn3).parameters())
+        stages = [list(stage.parameters()) for stage in (self.layer1, self.layer2, self.layer3, self.layer4)]
+        stages[-1] = [parameter for parameter in stages[-1] if all(parameter is not other for other in norm)]
+        return [[*self.conv1.parameters(), *self.bn1.parameters()], *stages, norm]
 
 
 def _plane(depth: int, channels: int, drop_path: float) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from mae_bench import hookimpl
-from mae_bench.errors import InputError, UsageError
+from mae_bench.errors import InputError
 from mae_bench.interfaces import Source, Words
 from mae_bench.recipe import Recipe
 from mae_bench.values import Options
@@ -20,13 +20,17 @@ class ImageNetOptions(Options):
 
     model: str = Field(
         "vit_base_patch16_224.augreg_in1k",
-        pattern=r"[A-Za-z0-9_.-]+",
+        pattern=r"^[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*$",
+        max_length=90,
         description="timm's name: with labels, or by MAE as vit_base_patch16_224.mae; also resnet50.a1_in1k",
     )
     file: Path | None = Field(
         None, description="a weights file instead of a name; `weights inspect` says what is in it"
     )
-    download: bool = Field(False, description="fetch the named weights from the Hugging Face hub if they are not there")
+    # How the file was come by is no part of what was run.
+    download: bool = Field(
+        False, exclude=True, description="fetch the named weights from the Hugging Face hub if they are not there"
+    )
     waive: bool = Field(False, description="go on though less than 95 % of the encoder is in the weights")
 
 
@@ -50,7 +54,7 @@ class ImageNet:
         if options.file is not None:
             if not options.file.is_file():
                 raise InputError(
-                    f"{options.file}: no such weights file", "give --file PATH, or --model NAME --download"
+                    f"{options.file}: no such weights file", "give --set pretrain.file=PATH, or --model NAME --download"
                 )
             return Source(options.file, options.waive)
         return Source(_hub_file(options.model, options.download), options.waive)
@@ -71,14 +75,21 @@ def _hub_file(model: str, download: bool) -> Path:
     if isinstance(found, str):
         return Path(found)
     if not download:
+        # He et al. gave their weights out for research only, and timm's copies say so.
+        licence = "CC BY-NC 4.0: not for commercial use" if model.endswith(".mae") else "its page tells"
         raise InputError(
             f"imagenet: the weights of {model} are not on this machine, and nothing is fetched unasked",
-            f"fetch them: --download (licence: https://huggingface.co/{repository}), or give a file: --file PATH",
+            f"fetch them: --download (https://huggingface.co/{repository}; licence: {licence}), "
+            "or give a file: --set pretrain.file=PATH",
         )
     try:
         return Path(hf_hub_download(repository, FILE))
     except Exception as error:  # the hub's client raises many kinds; all mean that the file could not be had
-        raise UsageError(f"--download: {repository} could not be fetched: {str(error).splitlines()[0]}") from error
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"imagenet: {repository} could not be fetched: {why}",
+            f"fetch {FILE} of https://huggingface.co/{repository} elsewhere, and give it: --set pretrain.file=PATH",
+        ) from error
 
 
 @hookimpl

@@ -40,7 +40,9 @@ class WeightsFile:
         if options.file is None:
             raise UsageError("--pretrain weights: which? --file PATH, such as STORE/encoders/KEY/encoder.safetensors")
         if not options.file.is_file():
-            raise InputError(f"{options.file}: no such weights file", "--file must name one")
+            raise InputError(
+                f"{options.file}: no such weights file", "--file PATH must name one; `weights inspect PATH` reads it"
+            )
         return Source(options.file, options.waive)
 
     def objective(self, options: WeightsOptions, encoder: object) -> None:
