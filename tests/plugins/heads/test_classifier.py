@@ -1,8 +1,13 @@
 """The classifier: a linear layer on the pooled feature, everything trained."""
 
+from typing import Any
+
+import pytest
 import torch
 
 from mae_bench.task import Task
+from mae_bench_plugins.backbones.densenet.model import DenseNetEncoder
+from mae_bench_plugins.backbones.resnet.model import ResNetEncoder
 from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
 from mae_bench_plugins.heads.classifier import Classifier, ClassifierOptions
 from mae_bench_plugins.heads.classifier.model import ClassifierModel
@@ -47,3 +52,19 @@ def test_everything_is_trained() -> None:
 def test_words() -> None:
     assert Classifier().needs(ClassifierOptions()) == {"pooled", "classification"}
     assert Classifier().provides(ClassifierOptions()) == frozenset()
+
+
+@pytest.mark.parametrize("network", ["resnet", "densenet"])
+@pytest.mark.parametrize("roi", [(64, 32), (32, 32, 64)])
+def test_convolutional_encoders_are_trained_with_their_statistics(network: str, roi: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    encoder: Any = ResNetEncoder(18, 2, roi, 0.0) if network == "resnet" else DenseNetEncoder(2, roi)
+    made = Classifier().build(ClassifierOptions(), encoder, FINDINGS).train()
+    x = torch.randn(2, 2, *roi)
+    before = [value.clone() for name, value in encoder.named_buffers() if name.endswith("running_mean")]
+    logits = made(x)
+    assert logits.shape == (2, 3)
+    logits.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in made.parameters())
+    after = [value for name, value in encoder.named_buffers() if name.endswith("running_mean")]
+    assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))

@@ -1,11 +1,16 @@
 """The probe: one linear layer learns, the encoder does not."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from mae_bench.data import geometry
 from mae_bench.task import Region, Task
+from mae_bench_plugins.backbones.densenet.model import DenseNetEncoder
+from mae_bench_plugins.backbones.resnet.model import ResNetEncoder
 from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
 from mae_bench_plugins.heads.linear import Linear, LinearOptions
 from mae_bench_plugins.heads.linear.model import LinearProbe, Standardise
@@ -36,20 +41,15 @@ def learn(model: LinearProbe, x: Tensor, steps: int = 3) -> None:
 
 @pytest.mark.parametrize(("roi", "patch"), CASES)
 @torch.no_grad()
-def test_each_token_answers_for_its_own_voxels(roi: tuple[int, ...], patch: tuple[int, ...]) -> None:
+def test_one_layer_serves_all_places_and_is_interpolated(roi: tuple[int, ...], patch: tuple[int, ...]) -> None:
     model = probe(ORGANS, roi, patch).eval()
     model.norm.running_mean.normal_()
     model.norm.running_var.uniform_(0.5, 2)
     x = torch.randn(2, 1, *roi)
-    logits = model(x)
-    assert logits.shape == (2, 3, *roi)
-    features = model.encoder(x).map
-    for place in np.ndindex(*model.encoder.grid):
-        feature = features[(slice(None), slice(None), *place)]
-        scaled = (feature - model.norm.running_mean) / (model.norm.running_var + 1e-5).sqrt()
-        expected = (scaled @ model.layer.weight.T + model.layer.bias).reshape(2, 3, *patch)
-        part = tuple(slice(at * size, (at + 1) * size) for at, size in zip(place, patch, strict=True))
-        torch.testing.assert_close(logits[(slice(None), slice(None), *part)], expected, atol=1e-5, rtol=1e-5)
+    scaled = torch.einsum("bd...->b...d", model.encoder(x).map) - model.norm.running_mean
+    coarse = scaled / (model.norm.running_var + 1e-5).sqrt() @ model.layer.weight.T + model.layer.bias
+    expected = geometry.resample(coarse.movedim(-1, 1).numpy(), tuple(1 / size for size in patch), roi, edges=True)
+    np.testing.assert_allclose(model(x), expected, atol=1e-4)
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ def test_words() -> None:
     assert Linear().provides(LinearOptions()) == frozenset()
 
 
-def test_a_batch_of_one_value_is_standardised_by_what_was_seen_before():
+def test_a_batch_of_one_value_is_standardised_by_what_was_seen_before() -> None:
     """A single image has no spread: training does not stop, and the statistics stay."""
     norm = Standardise(4, affine=False)
     norm(torch.randn(16, 4) * 3 + 2)
@@ -111,3 +111,24 @@ def test_a_batch_of_one_value_is_standardised_by_what_was_seen_before():
     found = norm.train()(torch.ones(1, 4))
     torch.testing.assert_close(found, (1 - before) / (norm.running_var + norm.eps).sqrt().unsqueeze(0))
     assert torch.equal(norm.running_mean, before)
+
+
+@pytest.mark.parametrize("network", ["resnet", "densenet"])
+@pytest.mark.parametrize("task", [ORGANS, FINDINGS], ids=["organs", "findings"])
+@pytest.mark.parametrize("roi", [(32, 32), (64, 32, 32)])
+def test_convolutional_encoders_are_probed_even_one_place_at_a_time(
+    network: str, task: Task, roi: tuple[int, ...]
+) -> None:
+    """Frozen, they normalise by their own statistics, which stay: one place of one image is enough to train on."""
+    torch.manual_seed(0)
+    encoder: Any = ResNetEncoder(18, 1, roi, 0.0) if network == "resnet" else DenseNetEncoder(1, roi)
+    made = Linear().build(LinearOptions(), encoder, task)
+    assert isinstance(made, LinearProbe)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    layer = made.layer.weight.clone()
+    learn(made, torch.randn(1, 1, *roi))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert not torch.equal(made.layer.weight, layer)
+    logits = made.eval()(torch.randn(2, 1, *roi))
+    assert logits.shape == (2, task.outputs, *(roi if task is ORGANS else ()))
+    assert torch.isfinite(logits).all()

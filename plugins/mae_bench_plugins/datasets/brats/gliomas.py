@@ -24,14 +24,26 @@ TISSUE = np.array([[0.62, 0.50, 0.15], [0.58, 0.80, 0.22], [0.60, 0.80, 0.24], [
 CHANGE = np.array([[0.38, 0.18, 0.30], [-0.20, -0.30, -0.18], [-0.18, -0.28, 0.42], [0.34, 0.40, 0.28]])
 
 
-def write(root: Path, count: int, spacing: float, progress: Callable[[int, int], None]) -> None:
-    """Write `count` subjects under `root`."""
+def write(
+    root: Path, count: int, spacing: float, progress: Callable[[int, int], None]
+) -> dict[str, tuple[float, float]]:
+    """Write `count` subjects under `root`.
+
+    Returns:
+        Volumes of the whole and of the enhancing tumour in ml, by case.
+    """
     cases = [f"DEMO_{number:03d}" for number in range(count)]
-    write_each(cases, lambda number, case: _write_one(root, case, number, spacing), progress)
+    volumes: dict[str, tuple[float, float]] = {}
+
+    def write_one(number: int, case: str) -> None:
+        volumes[case] = _write_one(root, case, number, spacing)
+
+    write_each(cases, write_one, progress)
     write_description(root, "BRATS demo: simulated gliomas in MNI anatomy", CHANNELS, LABELS, cases)
+    return {case: volumes[case] for case in cases}
 
 
-def _write_one(root: Path, case: str, number: int, spacing: float) -> None:
+def _write_one(root: Path, case: str, number: int, spacing: float) -> tuple[float, float]:
     rng = np.random.default_rng([1, number])
     subject = virtual_subject(rng, spacing)
     label = grow_tumour(subject, rng, spacing)
@@ -39,6 +51,8 @@ def _write_one(root: Path, case: str, number: int, spacing: float) -> None:
     image = np.stack([acquire(channel, subject.brain, rng) for channel in clean], axis=-1)
     save_nifti(root / "imagesTr" / f"{case}.nii.gz", image, subject.affine)
     save_nifti(root / "labelsTr" / f"{case}.nii.gz", label, subject.affine)
+    ml = spacing**3 / 1000
+    return float((label > 0).sum() * ml), float((label == ENHANCING).sum() * ml)
 
 
 def grow_tumour(subject: Subject, rng: np.random.Generator, spacing: float) -> NDArray[np.uint8]:

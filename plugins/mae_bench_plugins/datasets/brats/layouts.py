@@ -11,6 +11,12 @@ from mae_bench_plugins.datasets.brats import CHANNELS
 
 # Folder name, then file suffix per channel in the order of CHANNELS, then of the label; and the label values.
 CHALLENGES = {
+    "BraTS 2020": (
+        re.compile(r"(BraTS20_Training_\d+)"),
+        ("_flair", "_t1", "_t1ce", "_t2"),
+        "_seg",
+        {1: "necrotic non-enhancing tumour", 2: "edema", 4: "enhancing tumour"},
+    ),
     "BraTS 2021": (
         re.compile(r"(BraTS2021_\d+)"),
         ("_flair", "_t1", "_t1ce", "_t2"),
@@ -49,7 +55,7 @@ def scan(root: Path) -> Layout:
         if folders:
             return _challenge(folders, pattern, suffixes, label, labels)
     raise InputError(
-        f"{root}: neither dataset.json (MSD Task01) nor folders named BraTS2021_* or BraTS-*-*",
+        f"{root}: neither dataset.json (MSD Task01) nor folders named BraTS2021_*, BraTS20_Training_* or BraTS-*-*",
         "`mae-bench data status brats` says where to get the data and how it must lie",
     )
 

@@ -22,7 +22,7 @@ class Linear:
     """Builds the probe: one linear map per image (classification) or per token (segmentation)."""
 
     name = "linear"
-    summary = "linear probe on the frozen encoder, per image or per token"
+    summary = "linear probe on the frozen encoder, per image or per place of its map"
     Options = LinearOptions
 
     def provides(self, options: LinearOptions) -> Words:

@@ -1,6 +1,5 @@
 """Linear probe (He et al. 2022, appendix A.2): the encoder is frozen, features are standardised, one layer learns."""
 
-import math
 from typing import Any, Self
 
 import torch
@@ -8,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mae_bench.task import Task
-from mae_bench.tokens import unpatchify
 
 
 class Standardise(nn.BatchNorm1d):
@@ -22,18 +20,19 @@ class Standardise(nn.BatchNorm1d):
 
 
 class LinearProbe(nn.Module):
-    """x: (B, C, *roi) gives logits (B, outputs) or, for segmentation, (B, outputs, *roi): each token answers for its
-    own voxels.
+    """x: (B, C, *roi) gives logits (B, outputs) or, for segmentation, (B, outputs, *roi).
+
+    For segmentation one layer serves all places of the map, and its logits are interpolated linearly to full size
+    (Oquab et al. 2023, section 7.4): its size does not depend on the patch.
     """
 
     def __init__(self, encoder: Any, task: Task) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
         self.dense = task.kind == "segmentation"
-        voxels = math.prod(encoder.patch) if self.dense else 1
         # Statistics without learnt scale, so that methods are compared on features of one magnitude.
         self.norm = Standardise(encoder.dim, affine=False)
-        self.layer = nn.Linear(encoder.dim, task.outputs * voxels)
+        self.layer = nn.Linear(encoder.dim, task.outputs)
 
     def train(self, mode: bool = True) -> Self:
         """The encoder stays in evaluation mode: a probe changes nothing in it."""
@@ -48,6 +47,6 @@ class LinearProbe(nn.Module):
         if not self.dense:
             logits: Tensor = self.layer(self.norm(features.pooled))
             return logits
-        grid = features.map.shape[2:]
-        tokens = self.norm(features.map.flatten(2)).transpose(1, 2)
-        return unpatchify(self.layer(tokens), self.encoder.patch, grid)
+        places = self.layer(self.norm(features.map.flatten(2)).transpose(1, 2)).transpose(1, 2)
+        coarse = places.reshape(*places.shape[:2], *features.map.shape[2:])
+        return F.interpolate(coarse, x.shape[2:], mode="bilinear" if x.ndim == 4 else "trilinear")
