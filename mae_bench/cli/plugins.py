@@ -1,13 +1,23 @@
-"""`mae-bench plugins`: what is installed."""
+"""`mae-bench plugins`: what is installed, whether it keeps the contract, and a start for a new one."""
 
-from typing import Annotated, Any
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mae_bench.cli import output
-from mae_bench.errors import UsageError
+from mae_bench.errors import InputError, UsageError
 
-app = typer.Typer(no_args_is_help=True, help="List and explain plugins.")
+if TYPE_CHECKING:
+    from mae_bench.registry import Listed
+
+app = typer.Typer(no_args_is_help=True, help="List, explain, check and start plugins.")
+
+NameArgument = Annotated[str, typer.Argument(help="name of a plugin")]
+KindOption = Annotated[str | None, typer.Option(help="dataset, backbone, pretrain or head, if the name is not enough")]
 
 
 @app.command("list")
@@ -37,23 +47,14 @@ def list_plugins(as_json: output.JsonOption = False) -> None:
 
 @app.command("info")
 def info(
-    name: Annotated[str, typer.Argument(help="name of a plugin")],
-    kind: Annotated[
-        str | None, typer.Option(help="dataset, backbone, pretrain or head, if the name is not enough")
-    ] = None,
+    name: NameArgument,
+    kind: KindOption = None,
     as_json: output.JsonOption = False,
 ) -> None:
     """Explain one plugin: its options with bounds and defaults, what it needs and provides, its licence."""
     from mae_bench.recipe import recipe_names
-    from mae_bench.registry import KINDS, registry
 
-    found = registry()
-    kinds = [each for each in KINDS if name in found.names(each) and kind in (None, each)]
-    if not kinds:
-        raise UsageError(f"no plugin {name!r}; `mae-bench plugins list` shows what there is")
-    if len(kinds) > 1:
-        raise UsageError(f"{name!r} is the name of several plugins; add --kind {' or --kind '.join(kinds)}")
-    listed = found.get(kinds[0], name)
+    listed = _find(name, kind)
     plugin = listed.plugin
     options = _options(plugin)
     document: dict[str, Any] = {
@@ -63,8 +64,8 @@ def info(
         "dist": listed.dist,
         "version": listed.version,
         "options": options,
-        "needs": sorted(plugin.needs(plugin.Options())),
-        "provides": sorted(plugin.provides(plugin.Options())),
+        "needs": _words(plugin, "needs"),
+        "provides": _words(plugin, "provides"),
     }
     if listed.kind == "dataset":
         document |= {"card": plugin.card.model_dump(), "recipes": recipe_names(plugin.recipes)}
@@ -81,6 +82,106 @@ def info(
         as_json,
         lambda: output.make_table(f"{name}: {plugin.summary}", ["option", "type", "default", "what it is"], rows),
     )
+
+
+@app.command("check")
+def check(
+    name: NameArgument,
+    kind: KindOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KIND.OPTION=VALUE", help="an option to check it with, such as backbone.depth=2"),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="of a data set: real files, instead of the stand-in")] = None,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Run the contract that every plugin keeps; exit code 3 when a check fails."""
+    import tempfile
+    from dataclasses import asdict
+
+    from mae_bench.registry import registry
+    from mae_bench.testing import Subject, run_checks
+
+    listed = _find(name, kind)
+    given = _given(listed, settings or [])
+    if data is not None and listed.kind != "dataset":
+        raise UsageError(f"--data is for data sets; {name} is a {listed.kind}")
+    with output.reporting() as reporter, tempfile.TemporaryDirectory() as folder:
+        subject = Subject(listed, registry(), Path(folder), given, data)
+        results = run_checks(subject, output.stage_progress(reporter)("check"))
+    failed = [result for result in results if result.ok is False]
+    document = {
+        "kind": listed.kind,
+        "name": name,
+        "dist": listed.dist,
+        "version": listed.version,
+        "ok": not failed,
+        "checks": [asdict(result) for result in results],
+    }
+    words = {True: "ok", False: "FAILS", None: "-"}
+    rows = [(each.check, words[each.ok], each.reason or each.law, f"{each.seconds:.1f}") for each in results]
+    title = f"{listed.kind} {name}, {listed.dist} {listed.version}"
+    output.show(document, as_json, lambda: output.make_table(title, ["check", "", "law, or why not", "s"], rows))
+    if failed:
+        if not as_json:
+            print(f"mae-bench: {name} fails {len(failed)} of {len(results)} checks", file=sys.stderr)
+        raise typer.Exit(InputError.exit_code)
+
+
+@app.command("new")
+def new(
+    kind: Annotated[str, typer.Argument(help="dataset, backbone, pretraining or head")],
+    name: Annotated[str, typer.Argument(help="its name: lower-case words joined by hyphens")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that is not there yet")],
+    as_json: output.JsonOption = False,
+) -> None:
+    """Write an installable distribution with a small working plugin and a passing test."""
+    from mae_bench.registry import registry
+    from mae_bench.scaffold import write
+
+    written = write(kind, name, folder, registry())
+    document = {"folder": str(folder), "files": [str(path) for path in written]}
+    output.show(document, as_json, lambda: output.make_table(f"{kind} {name}", ["written"], [(p,) for p in written]))
+    print(f"next: pip install -e {folder} && mae-bench plugins check {name}", file=sys.stderr)
+
+
+def _find(name: str, kind: str | None) -> Listed:
+    """The plugin of that name. Raises UsageError when there is none, or several and `kind` does not decide."""
+    from mae_bench.registry import KINDS, registry
+
+    found = registry()
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"--kind {kind}: there are {', '.join(KINDS)}")
+    kinds = [each for each in KINDS if name in found.names(each) and kind in (None, each)]
+    if not kinds:
+        broken = "".join(f"\n  unavailable: {entry}: {why}" for entry, why in found.unavailable.items())
+        raise UsageError(f"no plugin {name!r}; `mae-bench plugins list` shows what there is{broken}")
+    if len(kinds) > 1:
+        raise UsageError(f"{name!r} is the name of several plugins; add --kind {' or --kind '.join(kinds)}")
+    return found.get(kinds[0], name)
+
+
+def _given(listed: Listed, settings: list[str]) -> dict[str, Any]:
+    """Options of `listed` from `kind.option=value` pairs."""
+    from mae_bench.cli.run import parse_settings
+    from mae_bench.resolve import _value
+
+    given = {}
+    for place, text in parse_settings(settings).items():
+        kind, _, option = place.partition(".")
+        option = option.replace("-", "_")
+        if kind != listed.kind or option not in listed.plugin.Options.model_fields:
+            there = ", ".join(f"{listed.kind}.{each}" for each in listed.plugin.Options.model_fields)
+            raise UsageError(f"--set {place}: no such option. There are: {there or 'none'}")
+        given[option] = _value(text)
+    return given
+
+
+def _words(plugin: Any, word: str) -> list[str]:
+    """What the plugin needs or provides by default; nothing can be said when an option has no default."""
+    if any(field.is_required() for field in plugin.Options.model_fields.values()):
+        return []
+    return sorted(getattr(plugin, word)(plugin.Options()))
 
 
 def _options(plugin: Any) -> list[dict[str, Any]]:
