@@ -48,8 +48,13 @@ def mae_bench_heads() -> Sequence[Head]:
 def mae_bench_pretrain(job: Any) -> Callable[[], dict[str, Any]] | None:
     """Offer to run an `engine.pretrain.Job`; the first answer wins, and without one the local loop runs it.
 
-    The answer leaves what `engine.pretrain.run_local` leaves, and returns the same facts.
+    The answer trains the job's objective and returns what `job.finish(history)` returns.
     """
+
+
+@hookspec(firstresult=True)
+def mae_bench_finetune(job: Any) -> Callable[[], dict[str, Any]] | None:
+    """As `mae_bench_pretrain`, for an `engine.finetune.Job`."""
 
 
 @hookspec

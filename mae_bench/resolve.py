@@ -12,11 +12,13 @@ from mae_bench.errors import UsageError
 from mae_bench.interfaces import Source
 from mae_bench.recipe import Recipe, load_recipe, merge_stage, validation_lines
 from mae_bench.registry import KINDS, Listed, Registry
+from mae_bench.spec import Federation
 from mae_bench.values import Options
 
 DEFAULT_HEADS = {"segmentation": "unetr", "classification": "classifier", "survival": "cox"}
 AXES = frozenset({"2d", "3d"})
 STAGES = ("pretrain", "finetune")
+FEDERATION = (*Federation.model_fields, "local_steps")
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The four plugins of a cell with their options, and the recipe."""
+    """The four plugins of a cell with their options, the recipe, and how sites share the training, if they do."""
 
     plugins: Mapping[str, Listed]
     options: Mapping[str, Options]
     recipe: Recipe
+    federation: Federation | None = None
 
     def plugin(self, kind: str) -> Any:
         """The plugin object of `kind`."""
@@ -76,24 +79,25 @@ def resolve(request: Request, registry: Registry) -> Chosen:
     file = load_recipe(dataset.recipes, name)
     settings = {key: _value(text) for key, text in request.settings.items()}
     given: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
-    stages: dict[str, dict[str, Any]] = {stage: {} for stage in (*STAGES, "recipe")}
+    stages: dict[str, dict[str, Any]] = {stage: {} for stage in (*STAGES, "recipe", "federation")}
     # The data set's own options decide its task, and so the default head: they are settled first.
     _assign(settings, {"dataset": plugins["dataset"]}, given, stages, partial=True)
-    _assign_flags(request.flags, {"dataset": plugins["dataset"]}, given, partial=True)
+    _assign_flags(request.flags, {"dataset": plugins["dataset"]}, given, stages, partial=True)
     options = {"dataset": _options("dataset", plugins["dataset"].plugin, given["dataset"])}
     if "head" not in plugins:
         words = dataset.provides(options["dataset"])
         plugins["head"] = registry.get("head", next(head for word, head in DEFAULT_HEADS.items() if word in words))
     _assign(settings, plugins, given, stages)
-    _assign_flags(request.flags, plugins, given)
+    _assign_flags(request.flags, plugins, given, stages)
     for kind in ("backbone", "pretrain", "head"):
         plugin = plugins[kind].plugin
         options[kind] = _options(kind, plugin, {**file.for_plugin(kind, plugin.name), **given[kind]})
     _fit({kind: (listed.plugin, options[kind]) for kind, listed in plugins.items()})
+    federation = _federation(stages)
     recipe = _recipe(file.for_method(request.pretrain, request.backbone), stages)
     _check_roi(recipe.roi, dataset, options["dataset"])
     plugins["backbone"].plugin.check(options["backbone"], recipe.roi)
-    chosen = Chosen(plugins, options, recipe)
+    chosen = Chosen(plugins, options, recipe, federation)
     chosen.source()  # a file that is not there is missed now, not when the data are prepared
     return chosen
 
@@ -144,6 +148,8 @@ def _assign(
             owners.append((stages[place], f"setting of the recipe's {place} stage"))
         if place == "recipe" and place in stages and name == "roi":
             owners.append((stages["recipe"], "crop size"))
+        if place == "federation" and place in stages and name in FEDERATION:
+            owners.append((stages["federation"], "setting of the federation"))
         if len(owners) == 1:
             owners[0][0][name] = value
         elif owners:
@@ -156,18 +162,28 @@ def _all_settings(plugins: Mapping[str, Listed], stages: Mapping[str, Any]) -> l
     names = [f"{kind}.{name}" for kind, listed in plugins.items() for name in _fields(listed.plugin)]
     for stage in set(STAGES) & set(stages):
         names += [f"{stage}.{name}" for name in Recipe.model_fields[stage].annotation.model_fields]  # type: ignore[union-attr]
-    return sorted({*names, *(["recipe.roi"] if stages else [])})
+    if stages:
+        names += ["recipe.roi", *(f"federation.{name}" for name in FEDERATION)]
+    return sorted(set(names))
 
 
 def _assign_flags(
-    flags: Mapping[str, str], plugins: Mapping[str, Listed], given: dict[str, dict[str, Any]], *, partial: bool = False
+    flags: Mapping[str, str],
+    plugins: Mapping[str, Listed],
+    given: dict[str, dict[str, Any]],
+    stages: dict[str, dict[str, Any]],
+    *,
+    partial: bool = False,
 ) -> None:
-    """Hand each unclaimed flag to the one chosen plugin that has such an option."""
+    """Hand each unclaimed flag to the one chosen plugin that has such an option, or to the federation."""
     for flag, text in flags.items():
         name = flag.replace("-", "_")
         owners = [kind for kind, listed in plugins.items() if name in _fields(listed.plugin)]
+        # `--clip` and the like are the federation's only in its company.
+        if name in FEDERATION and not partial and ("sites" in flags or stages["federation"]):
+            owners.append("federation")
         if len(owners) == 1:
-            given[owners[0]][name] = _value(text)
+            (stages if owners[0] == "federation" else given)[owners[0]][name] = _value(text)
         elif owners:
             choices = " or ".join(f"--set {kind}.{name}={text}" for kind in owners)
             raise UsageError(f"--{flag}: {' and '.join(owners)} both have this option; say {choices}")
@@ -177,7 +193,10 @@ def _assign_flags(
                 for listed in plugins.values()
                 for option in _fields(listed.plugin)
             )
-            raise UsageError(f"--{flag}: no chosen plugin has this option. They have: {', '.join(there) or 'none'}")
+            hint = "; a federation needs --sites" if name in FEDERATION else ""
+            raise UsageError(
+                f"--{flag}: no chosen plugin has this option{hint}. They have: {', '.join(there) or 'none'}"
+            )
 
 
 def _options(kind: str, plugin: Any, values: Mapping[str, Any]) -> Options:
@@ -185,6 +204,26 @@ def _options(kind: str, plugin: Any, values: Mapping[str, Any]) -> Options:
         made: Options = plugin.Options(**values)
     except ValidationError as error:
         raise UsageError(f"{kind} {plugin.name}: " + "; ".join(validation_lines(error))) from error
+    return made
+
+
+def _federation(stages: dict[str, dict[str, Any]]) -> Federation | None:
+    """The federation that was asked for. `local_steps` is not a field of it: it sets the steps of its stages."""
+    given = dict(stages["federation"])
+    if not given:
+        return None
+    local = given.pop("local_steps", None)
+    try:
+        made = Federation(**given)
+    except ValidationError as error:
+        raise UsageError("--set federation: " + "; ".join(validation_lines(error))) from error
+    if made.only is not None and made.only >= made.sites:
+        raise UsageError(f"--only {made.only}: there are {made.sites} sites, counted from 0")
+    if local is not None:
+        for stage in STAGES if made.stages == "both" else (made.stages,):
+            if "steps" in stages[stage] or "epochs" in stages[stage]:
+                raise UsageError(f"--local-steps decides the steps of {stage}; leave --set {stage}.steps out")
+            stages[stage]["steps"] = local * made.rounds
     return made
 
 

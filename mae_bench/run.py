@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,16 +13,15 @@ from torch import nn
 
 from mae_bench.data.source import Data
 from mae_bench.data.split import labelled_subset
-from mae_bench.engine import device, loop, pretrain
+from mae_bench.engine import device, finetune, loop, pretrain
 from mae_bench.engine.evaluate import Scores, evaluate
-from mae_bench.engine.finetune import finetune
 from mae_bench.engine.fit import fit
 from mae_bench.engine.layouts import read_weights
 from mae_bench.engine.loop import Setting
 from mae_bench.engine.onednn import use_onednn
 from mae_bench.engine.transfer import load_encoder
 from mae_bench.engine.weights import load_weights, save_weights
-from mae_bench.errors import InputError, RunFailed
+from mae_bench.errors import InputError, RunFailed, UsageError
 from mae_bench.record import CaseFile, Cost, RecordData, ResultRecord, Transfer
 from mae_bench.registry import Registry
 from mae_bench.resolve import Chosen
@@ -78,6 +77,7 @@ def make_cell(chosen: Chosen, data: Data, *, labels: float, seed: int, pretrain_
         start="" if start is None else hashlib.sha256(start.path.read_bytes()).hexdigest(),
         seed=seed,
         pretrain_seed=pretrain_seed,
+        federation=chosen.federation,
         **picks,
     )
     return Cell(spec, chosen, data)
@@ -155,17 +155,19 @@ def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Regis
         if hasattr(model, "remember"):
             facts = fit(model, cell.spec, cell.data.prepared, cell.labelled, setting)
         else:
-            facts = finetune(
-                model,
+            data = cell.data
+            job = finetune.Job(
                 cell.spec,
-                cell.data.task,
-                cell.data.prepared,
+                data.task,
+                model,
+                data.prepared,
                 cell.labelled,
-                cell.data.split.val,
+                data.split.val,
                 folder,
                 setting,
-                extra_steps=cell.extra_steps,
+                cell.extra_steps,
             )
+            facts = _perform(job, registry.manager.hook.mae_bench_finetune(job=job))
         if setting.accelerator.is_main_process:
             save_weights(model, folder / MODEL)
             pretrain.write_losses(facts.pop("losses"), folder / "losses.csv")
@@ -201,6 +203,8 @@ def _score(cell: Cell, key: str, store: Store, setting: Setting, trained: Traine
         samples=trained.pretraining.get("samples", 0),
         peak_memory_mb=round(device.peak_memory_mb(where), 1),
         device=device.device_name(where),
+        bytes_up=sum(facts.get("bytes_up", 0) for facts in (trained.pretraining, trained.finetuning)),
+        bytes_down=sum(facts.get("bytes_down", 0) for facts in (trained.pretraining, trained.finetuning)),
     )
     return _record(
         cell,
@@ -250,8 +254,7 @@ def _pretrained(cell: Cell, store: Store, setting: Setting, registry: Registry) 
                 started = {"transfer": report.model_dump(mode="json")}
             if objective is not None:
                 job = pretrain.Job(spec, data.task, objective, data.prepared, data.split.train, folder, setting)
-                answer = registry.manager.hook.mae_bench_pretrain(job=job)
-                facts = started | (answer() if answer is not None else pretrain.run_local(job))
+                facts = started | _perform(job, registry.manager.hook.mae_bench_pretrain(job=job))
             elif setting.accelerator.is_main_process:
                 save_weights(encoder, folder / pretrain.WEIGHTS)
             if setting.accelerator.is_main_process:
@@ -260,6 +263,15 @@ def _pretrained(cell: Cell, store: Store, setting: Setting, registry: Registry) 
             setting.accelerator.free_memory()
             setting.accelerator.wait_for_everyone()
     return facts or started
+
+
+def _perform(job: pretrain.Job | finetune.Job, answer: Callable[[], dict[str, Any]] | None) -> dict[str, Any]:
+    """What a plugin offered to do, else the stage in this process (or in all of an accelerate launch)."""
+    if answer is not None:
+        return answer()
+    if job.spec.federates(job.stage):
+        raise UsageError("training shared by sites needs Flower: pip install 'mae-bench[federated]'")
+    return job.finish(loop.train(job.plan(), job.setting))
 
 
 def _task_model(cell: Cell, store: Store) -> tuple[nn.Module, Transfer]:

@@ -51,7 +51,7 @@ def _rows(cases: int) -> list[int]:
 def statistic_interval(
     cases: int, statistic: Callable[[NDArray[np.intp]], float], seed: int = 0, resamples: int = 1000
 ) -> Interval | None:
-    """Interval of a statistic that is not a mean over cases (a concordance): `statistic(indices)` on resampled cases."""
+    """Interval of a statistic that is no mean over cases (a concordance): `statistic(indices)` on resampled cases."""
     (interval,) = statistic_intervals(cases, lambda drawn: np.array([statistic(drawn)]), seed, resamples)
     return interval
 

@@ -9,7 +9,10 @@ import typer
 from mae_bench.cli import output
 from mae_bench.errors import UsageError
 
-EPILOG = "Options of the chosen plugins are flags too, such as `--ratio 0.75`; `mae-bench plugins info mae` lists them."
+EPILOG = (
+    "Options of the chosen plugins are flags too, such as `--ratio 0.75`; `mae-bench plugins info mae` lists them. "
+    "So are those of a federation: `--sites 4 --rounds 10 --local-steps 20 --strategy fedavg --partition dirichlet`."
+)
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 SettingsOption = Annotated[
@@ -49,6 +52,10 @@ def run(
     tracker: Annotated[list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; off by default")] = None,
     compile_model: Annotated[bool, typer.Option("--compile", help="torch.compile the training step")] = False,
     checkpoint_minutes: Annotated[float, typer.Option(min=0.0, help="time between checkpoints")] = 5.0,
+    site_workers: Annotated[
+        int, typer.Option(min=0, help="processes for the sites of a federation [default: this one, in turn]")
+    ] = 0,
+    site_engine: Annotated[str, typer.Option(help="of site workers: workers (processes) or ray")] = "workers",
     store: output.StoreOption = None,
     as_json: output.JsonOption = False,
 ) -> None:
@@ -63,6 +70,8 @@ def run(
             raise UsageError(f"--tracker {name}: there are {', '.join(TRACKERS)}")
         if find_spec(name) is None:
             raise UsageError(f"--tracker {name}: not installed; pip install 'mae-bench[trackers]'")
+    if site_engine not in ("workers", "ray"):
+        raise UsageError(f"--site-engine {site_engine}: there are workers and ray")
     plugins = registry()
     request = Request(
         dataset, pretrain, backbone, head, recipe, demo, parse_flags(context.args), parse_settings(settings or [])
@@ -99,6 +108,8 @@ def run(
             Silent() if quiet else reporter,
             checkpoint_minutes=checkpoint_minutes,
             compile=compile_model,
+            site_workers=site_workers,
+            site_engine="ray" if site_engine == "ray" else "workers",
         )
         try:
             record = run_cell(cell, place, setting, plugins)

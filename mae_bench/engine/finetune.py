@@ -1,8 +1,10 @@
 """Supervised training of encoder and head, with the checkpoint chosen on the selection cases."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import nn
@@ -22,64 +24,95 @@ from mae_bench.spec import RunSpec
 from mae_bench.task import Task
 
 
-def finetune(
-    model: nn.Module,
-    spec: RunSpec,
-    task: Task,
-    prepared: Prepared,
-    labelled: Sequence[str],
-    selection: Sequence[str],
-    folder: Path,
-    setting: loop.Setting,
-    *,
-    extra_steps: int = 0,
-) -> dict[str, Any]:
-    """Train `model` on the labelled cases; it is left with the weights that scored best on the selection cases.
+@dataclass
+class Job:
+    """A fine-tuning to be run: what `mae_bench_finetune` hooks are offered.
 
-    Returns:
-        Facts for the stage file: seconds, events, losses, and the selection score after each check.
+    cases: those whose labels may be used. selection: those on which the checkpoint is chosen. extra_steps: on top of
+    the recipe's, for equal budgets.
     """
-    stage, accelerator = spec.recipe.finetune, setting.accelerator
-    protocol = spec.protocol
-    crops: Callable[[int], Batch] = Crops(
-        prepared,
-        labelled,
-        spec.recipe.roi,
-        stage.batch,
-        stage.crops,
-        seed=spec.seed,
-        labelled_share=stage.foreground if task.kind == "segmentation" else 0.0,
-        with_labels=task.kind == "segmentation",
-        centred=task.kind != "segmentation",
-        augmentation=Augmentation(task.flip_axes, stage.flip, stage.intensity, stage.area, stage.rotate),
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-    )
-    if stage.randaugment is not None:
-        crops = RandAugmented(crops, stage.randaugment, protocol.preprocessing.intensity, spec.seed)
-    scorer = _Selection(model, spec, task, prepared, selection, setting)
-    plan = loop.Plan(
-        name="finetune",
-        module=SupervisedLoss(model, task, stage.loss, Inputs(protocol, len(spec.recipe.roi))),
-        turns={"": loop.decay_groups(model, stage.weight_decay, layer_scales(model, stage.layer_decay))},
-        batch=crops,
-        stage=stage,
-        steps=stage.total_steps(len(labelled)) + extra_steps,
-        seed=spec.seed,
-        folder=folder,
-        check=scorer,
-        checks=stage.checks,
-        state=scorer.state,
-        logged_from=spec.recipe.pretrain.total_steps(len(prepared.facts)),
-    )
-    history = loop.train(plan, setting)
-    model.load_state_dict(scorer.state["weights"])
-    return {
-        "seconds": history.seconds,
-        "events": history.events,
-        "losses": history.losses,
-        "selection": scorer.state["scores"],
-    }
+
+    spec: RunSpec
+    task: Task
+    model: nn.Module
+    prepared: Prepared
+    cases: Sequence[str]
+    selection: Sequence[str]
+    folder: Path
+    setting: loop.Setting
+    extra_steps: int = 0
+    stage: ClassVar[Literal["finetune"]] = "finetune"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole stage."""
+        return self.spec.recipe.finetune.total_steps(len(self.cases)) + self.extra_steps
+
+    def plan(
+        self, cases: Sequence[str] | None = None, folder: Path | None = None, seed: int | None = None
+    ) -> loop.Plan:
+        """The stage on all cases, or on those of one site with its own folder and seed; the module is the same."""
+        stage = self.spec.recipe.finetune
+        seed = self.spec.seed if seed is None else seed
+        return loop.Plan(
+            name="finetune",
+            module=self.module,
+            turns={"": loop.decay_groups(self.model, stage.weight_decay, layer_scales(self.model, stage.layer_decay))},
+            batch=self._batches(self.cases if cases is None else cases, seed),
+            stage=stage,
+            steps=self.steps,
+            seed=seed,
+            folder=folder or self.folder,
+            check=self.scorer,
+            checks=stage.checks,
+            state=self.scorer.state,
+            logged_from=self.spec.recipe.pretrain.total_steps(len(self.prepared.facts)),
+        )
+
+    def finish(self, history: loop.History) -> dict[str, Any]:
+        """Leave the model with the weights that scored best on the selection cases.
+
+        Returns:
+            Facts for the stage file: seconds, events, losses, and the selection score after each check.
+        """
+        self.model.load_state_dict(self.scorer.state["weights"])
+        return {
+            "seconds": history.seconds,
+            "events": history.events,
+            "losses": history.losses,
+            "selection": self.scorer.state["scores"],
+        }
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The model with its loss."""
+        inputs = Inputs(self.spec.protocol, len(self.spec.recipe.roi))
+        return SupervisedLoss(self.model, self.task, self.spec.recipe.finetune.loss, inputs)
+
+    @cached_property
+    def scorer(self) -> "_Selection":
+        """What compares the model on the selection cases, and remembers the best weights."""
+        return _Selection(self.model, self.spec, self.task, self.prepared, self.selection, self.setting)
+
+    def _batches(self, cases: Sequence[str], seed: int) -> Callable[[int], Batch]:
+        stage, accelerator = self.spec.recipe.finetune, self.setting.accelerator
+        crops = Crops(
+            self.prepared,
+            cases,
+            self.spec.recipe.roi,
+            stage.batch,
+            stage.crops,
+            seed=seed,
+            labelled_share=stage.foreground if self.task.kind == "segmentation" else 0.0,
+            with_labels=self.task.kind == "segmentation",
+            centred=self.task.kind != "segmentation",
+            augmentation=Augmentation(self.task.flip_axes, stage.flip, stage.intensity, stage.area, stage.rotate),
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
+        if stage.randaugment is None:
+            return crops
+        return RandAugmented(crops, stage.randaugment, self.spec.protocol.preprocessing.intensity, seed)
 
 
 def layer_scales(model: Any, decay: float) -> dict[nn.Parameter, float]:

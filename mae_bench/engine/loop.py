@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -40,6 +40,8 @@ class Setting:
     reporter: Reporter = field(default_factory=Silent)
     checkpoint_minutes: float = 5.0
     compile: bool = False
+    site_workers: int = 0  # processes that train sites of a federation; 0: this one, one site after the other
+    site_engine: Literal["workers", "ray"] = "workers"
 
 
 @dataclass
@@ -81,6 +83,20 @@ class Plan:
         if self.check is None:
             return set()
         return {math.ceil(self.steps * number / self.checks) for number in range(1, self.checks + 1)}
+
+
+@dataclass(frozen=True)
+class Round:
+    """The part of a stage that one site trains alone, between two meetings with a server.
+
+    weights: what the server sends, by their names in the plan's module; the site keeps the rest of the module's state
+    to itself. keep: continue with the optimiser state of this site's last round instead of a new one.
+    """
+
+    start: int
+    stop: int
+    weights: Mapping[str, Tensor]
+    keep: bool = True
 
 
 def rate(step: int, steps: int, stage: Stage) -> float:
@@ -127,6 +143,19 @@ def train(plan: Plan, setting: Setting) -> History:
     return _Loop(plan, setting).run()
 
 
+def train_round(plan: Plan, setting: Setting, part: Round) -> History:
+    """Train from the server's weights for one round; the module holds the result.
+
+    The site's own state (optimiser, queues) after each round stays in the plan's folder, the last two of them, so that
+    a round can be repeated: it starts from the state before it, whatever happened since.
+
+    Raises:
+        Interrupted: a signal came.
+        RunFailed: the loss or the weights were not finite. The state before the round is kept.
+    """
+    return _SiteLoop(plan, setting, part).run()
+
+
 def clear(folder: Path) -> None:
     """Remove what only an unfinished stage needs."""
     for name in ("checkpoint.pt", "good.pt"):
@@ -162,7 +191,7 @@ class _Loop:
         if setting.compile:
             self.module = torch.compile(self.module)
         self.history = History()
-        self.step = 0
+        self.step, self.end = 0, plan.steps
         self.slower = 1.0  # factor on the rate after retreats
         self.recent: list[Tensor] = []
         self.failed = 0  # the step whose loss was not finite
@@ -171,18 +200,21 @@ class _Loop:
         """Run to the end of the stage."""
         # Signals are watched from before the first checkpoint: whoever sees one there may send the other.
         with checkpoint.stop_on_signals() as stop:
-            state = checkpoint.load(self.path)
-            if state is not None:
-                self._restore(state)
-                if self.step:
-                    self.reporter.note(f"{self.plan.name}: continuing at step {self.step} of {self.plan.steps}")
-            else:
-                self._save(self.good)
-                self._save(self.path)
+            self._begin()
             self.reporter.start(self.plan.name, self.plan.steps)
-            while self.step < self.plan.steps:
+            while self.step < self.end:
                 self._run_until_retreat(stop)
         return self.history
+
+    def _begin(self) -> None:
+        state = checkpoint.load(self.path)
+        if state is not None:
+            self._restore(state)
+            if self.step:
+                self.reporter.note(f"{self.plan.name}: continuing at step {self.step} of {self.plan.steps}")
+        else:
+            self._save(self.good)
+            self._save(self.path)
 
     def _run_until_retreat(self, stop: checkpoint.StopFlag) -> None:
         """Step until the end of the stage, or until the losses force a return to the last checkpoint."""
@@ -193,7 +225,7 @@ class _Loop:
         for batch in self._batches():
             self._one_step(batch)
             self.step += 1
-            last, checking = self.step == self.plan.steps, self.step in checks
+            last, checking = self.step == self.end, self.step in checks
             # Read once: a signal that comes later in this step is answered after the next one.
             stopping, due = stop.received, time.monotonic() - saved > self.every
             if last or checking or self.step % LOOK_EVERY == 0 or ((stopping or due) and self.alone):
@@ -226,7 +258,7 @@ class _Loop:
         loader = DataLoader(
             _Steps(self.plan.batch),
             batch_size=None,
-            sampler=range(self.step, self.plan.steps),
+            sampler=range(self.step, self.end),
             num_workers=workers,
             prefetch_factor=1 if workers else None,
             pin_memory=cuda,
@@ -345,6 +377,49 @@ class _Loop:
         self.plan.state.clear()
         self.plan.state.update(state["state"])
         self.recent = []
+
+
+class _SiteLoop(_Loop):
+    """The same steps for one round of one site. It has no retreat: a round that fails is the server's to leave out."""
+
+    def __init__(self, plan: Plan, setting: Setting, part: Round) -> None:
+        super().__init__(plan, setting)
+        self.part, self.end = part, part.stop
+
+    def run(self) -> History:
+        """Run to the end of the round, and keep the site's own state."""
+        history = super().run()
+        own = {name: value for name, value in self.plan.module.state_dict().items() if name not in self.part.weights}
+        optimizers = {turn: each.state_dict() for turn, each in self.optimizers.items()} if self.part.keep else {}
+        checkpoint.save(self._state_path(self.end), {"module": own, "optimizers": optimizers})
+        for step, path in self._states():
+            if step < self.part.start:
+                path.unlink()
+        return history
+
+    def _states(self) -> list[tuple[int, Path]]:
+        """The states of earlier rounds, oldest first, by the step at which they were left."""
+        return sorted((int(path.stem.partition("-")[2]), path) for path in self.plan.folder.glob("site-*.pt"))
+
+    def _state_path(self, step: int) -> Path:
+        return self.plan.folder / f"site-{step}.pt"
+
+    def _begin(self) -> None:
+        # A site that missed rounds continues with the newest state from before this one.
+        before = [path for step, path in self._states() if step <= self.part.start]
+        state = checkpoint.load(before[-1]) if before else None
+        if state is not None:
+            self.plan.module.load_state_dict(state["module"], strict=False)
+            for turn, optimizer in state["optimizers"].items():
+                self.optimizers[turn].load_state_dict(optimizer)
+        self.plan.module.load_state_dict(self.part.weights, strict=False)
+        self.step = self.part.start
+
+    def _retreat(self) -> None:
+        raise RunFailed(f"{self.plan.name}: the loss was not finite at step {self.failed}")
+
+    def _save(self, path: Path) -> None:
+        """Nothing within a round: it is short, and is repeated from its start."""
 
 
 def _mix(*numbers: int) -> int:

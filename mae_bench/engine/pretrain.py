@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -36,17 +37,74 @@ class Job:
     cases: Sequence[str]
     folder: Path
     setting: loop.Setting
+    stage: ClassVar[Literal["pretrain"]] = "pretrain"
 
-    def crops(self, rank: int = 0, world: int = 1) -> Crops:
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole stage."""
+        return self.spec.recipe.pretrain.total_steps(len(self.cases))
+
+    def plan(
+        self, cases: Sequence[str] | None = None, folder: Path | None = None, seed: int | None = None
+    ) -> loop.Plan:
+        """The stage on all cases, or on those of one site with its own folder and seed; the module is the same."""
+        stage, accelerator = self.spec.recipe.pretrain, self.setting.accelerator
+        seed = self.spec.pretrain_seed if seed is None else seed
+        return loop.Plan(
+            name="pretrain",
+            module=self.module,
+            turns=_turns(self.objective, stage.weight_decay),
+            batch=self.crops(cases, seed, accelerator.process_index, accelerator.num_processes),
+            stage=stage,
+            steps=self.steps,
+            seed=seed,
+            folder=folder or self.folder,
+            after_step=self.objective.after_step,
+            check=self.watch,
+            checks=CHECKS,
+            state=self.watch.state,
+        )
+
+    def finish(self, history: loop.History) -> dict[str, Any]:
+        """Leave weights, losses and a picture of the trained objective.
+
+        Returns:
+            Facts for the stage file: seconds, samples, events, last loss.
+        """
+        stage = self.spec.recipe.pretrain
+        if self.setting.accelerator.is_main_process:
+            save_weights(self.objective.encoder, self.folder / WEIGHTS)
+            write_losses(history.losses, self.folder / "losses.csv")
+            self._draw_preview()
+        return {
+            "seconds": history.seconds,
+            "samples": self.steps * stage.batch * stage.crops,
+            "events": [*history.events, *self.watch.events()],
+            "loss": history.losses[-1],
+        }
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The objective, fed with batches as they leave the crops."""
+        return _Unlabelled(self.objective, Inputs(self.spec.protocol, len(self.spec.recipe.roi)))
+
+    @cached_property
+    def watch(self) -> health.Watch:
+        """What looks at the representation during the training."""
+        return health.Watch(self.objective, self.module.inputs, self.crops(), self.setting)  # type: ignore[arg-type]
+
+    def crops(
+        self, cases: Sequence[str] | None = None, seed: int | None = None, rank: int = 0, world: int = 1
+    ) -> Crops:
         """Batches of the training images."""
         stage, protocol = self.spec.recipe.pretrain, self.spec.protocol
         return Crops(
             self.prepared,
-            self.cases,
+            self.cases if cases is None else cases,
             self.spec.recipe.roi,
             stage.batch,
             stage.crops,
-            seed=self.spec.pretrain_seed,
+            seed=self.spec.pretrain_seed if seed is None else seed,
             # 1:1 around labelled voxels is what the paper's code does (PAPER D2); else labels are never opened.
             labelled_share=0.5 if protocol.pretrain_crops == "labels" else 0.0,
             # A mask of organs is no label; what is to be segmented is.
@@ -56,6 +114,20 @@ class Job:
             rank=rank,
             world=world,
         )
+
+    @torch.no_grad()
+    def _draw_preview(self) -> None:
+        """Draw input, masked input and reconstruction of a few training crops, if the objective can."""
+        objective: Any = self.objective
+        objective.eval()
+        inputs: Any = self.module.inputs
+        images = first_view(inputs(self.crops()(0)), objective)[:PREVIEWS].to(self.setting.accelerator.device)
+        with torch.random.fork_rng(devices=[]), self.setting.accelerator.autocast():
+            torch.manual_seed(self.spec.pretrain_seed)
+            shown = objective.preview(images)
+        if shown is not None:
+            images, masked, completed = (part.float().cpu().numpy() for part in shown)
+            pictures.reconstruction(images, masked, completed, self.folder / "reconstruction.png")
 
 
 class _Unlabelled(nn.Module):
@@ -72,44 +144,6 @@ class _Unlabelled(nn.Module):
         return self.objective(self.inputs(batch), **more)
 
 
-def run_local(job: Job) -> dict[str, Any]:
-    """Pre-train in this process (or in all of an accelerate launch); leaves weights, losses and a picture.
-
-    Returns:
-        Facts for the stage file: seconds, samples, events, last loss.
-    """
-    stage, accelerator = job.spec.recipe.pretrain, job.setting.accelerator
-    steps = stage.total_steps(len(job.cases))
-    objective: Any = job.objective
-    inputs = Inputs(job.spec.protocol, len(job.spec.recipe.roi))
-    watch = health.Watch(objective, inputs, job.crops(), job.setting)
-    plan = loop.Plan(
-        name="pretrain",
-        module=_Unlabelled(objective, inputs),
-        turns=_turns(objective, stage.weight_decay),
-        batch=job.crops(accelerator.process_index, accelerator.num_processes),
-        stage=stage,
-        steps=steps,
-        seed=job.spec.pretrain_seed,
-        folder=job.folder,
-        after_step=objective.after_step,
-        check=watch,
-        checks=CHECKS,
-        state=watch.state,
-    )
-    history = loop.train(plan, job.setting)
-    if accelerator.is_main_process:
-        save_weights(objective.encoder, job.folder / WEIGHTS)
-        write_losses(history.losses, job.folder / "losses.csv")
-        preview(job, inputs)
-    return {
-        "seconds": history.seconds,
-        "samples": steps * stage.batch * stage.crops,
-        "events": [*history.events, *watch.events()],
-        "loss": history.losses[-1],
-    }
-
-
 def _turns(objective: Any, weight_decay: float) -> dict[str, list[dict[str, Any]]]:
     turns: tuple[str, ...] = objective.wants.turns
     if len(turns) == 1:
@@ -121,17 +155,3 @@ def write_losses(losses: Sequence[float], path: Path) -> None:
     """Write one loss per step as CSV."""
     rows = "".join(f"{step},{loss!r}\n" for step, loss in enumerate(losses, 1))
     write_bytes(path, f"step,loss\n{rows}".encode())
-
-
-@torch.no_grad()
-def preview(job: Job, inputs: Inputs) -> None:
-    """Draw input, masked input and reconstruction of a few training crops, if the objective has a picture of itself."""
-    objective: Any = job.objective
-    objective.eval()
-    images = first_view(inputs(job.crops()(0)), objective)[:PREVIEWS].to(job.setting.accelerator.device)
-    with torch.random.fork_rng(devices=[]), job.setting.accelerator.autocast():
-        torch.manual_seed(job.spec.pretrain_seed)
-        shown = objective.preview(images)
-    if shown is not None:
-        images, masked, completed = (part.float().cpu().numpy() for part in shown)
-        pictures.reconstruction(images, masked, completed, job.folder / "reconstruction.png")
