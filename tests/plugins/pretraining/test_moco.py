@@ -645,6 +645,7 @@ for kind in (conv, vit):
     torch.save(model.state_dict(), f"{sys.argv[3]}/{kind.__name__}{rank}.pt")
 queries, keys = (part.chunk(2)[rank] for part in vectors())
 torch.save(model.contrast(queries, gather(keys)), f"{sys.argv[3]}/loss{rank}.pt")
+dist.barrier()  # who leaves first takes the other's connection away
 dist.destroy_process_group()
 """
 

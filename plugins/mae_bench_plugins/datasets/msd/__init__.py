@@ -21,8 +21,8 @@ class MSDOptions(Options):
     """Options of `msd`."""
 
     intensity: Literal["zscore", "window"] = Field("zscore", description="z-score of non-zero voxels, or a window")
-    low: FiniteFloat = Field(-175.0, description="lower end of the window")
-    high: FiniteFloat = Field(250.0, description="upper end of the window")
+    low: FiniteFloat = Field(-175.0, ge=-1e6, le=1e6, description="lower end of the window")
+    high: FiniteFloat = Field(250.0, ge=-1e6, le=1e6, description="upper end of the window")
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
         None, description="voxel size in mm; when not given, the finest of all cases per axis, which loses nothing"
     )
