@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mae_bench.errors import InputError, UsageError
-from mae_bench.metrics.classification import mean_auc
 from mae_bench.record import ResultRecord
-from mae_bench.stats import Interval, paired_difference, paired_statistic_difference
+from mae_bench.standings import lower_is_better, method_table, paired_table
+from mae_bench.stats.bootstrap import LEVEL, Interval, two_way_interval
+from mae_bench.stats.mixed import Needed, Test, components, difference_test, needed
 from mae_bench.store import Store
 
 CHOICES = ("dataset", "backbone", "pretrain", "head")
@@ -22,12 +21,19 @@ PAIRED = ("seed", "pretrain_seed")
 
 @dataclass(frozen=True)
 class Comparison:
-    """A minus B on the same seeds and cases. sentence: what may be claimed."""
+    """A minus B on the same seeds and cases. sentence: what may be claimed.
+
+    difference: with the interval that belongs to `p` (stats/mixed.py). bootstrap: the same by hierarchical bootstrap,
+    for readers who know that one. needed: seeds or cases that would find a difference of this size.
+    """
 
     metric: str
     mean_a: float
     mean_b: float
     difference: Interval
+    bootstrap: Interval
+    p: float
+    needed: Needed
     seeds: int
     cases: int
     differing: tuple[str, ...]
@@ -35,7 +41,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
-        return asdict(self) | {"difference": self.difference._asdict()}
+        values = asdict(self)
+        return values | {name: values[name]._asdict() for name in ("difference", "bootstrap", "needed")}
 
 
 def field_of(record: ResultRecord, name: str) -> Any:
@@ -93,24 +100,38 @@ def compare(store: Store, a: str, b: str, where: Sequence[str], metric: str | No
     if not shared:
         raise UsageError(f"{a} has seeds {sorted(table_a)}, {b} has {sorted(table_b)}: none in common")
     pairs = [(table_a[seed], table_b[seed]) for seed in shared]
-    for first, second in pairs:
-        _same_question(first, second)
+    for pair in pairs:
+        _same_question(*pair)
     metric = metric or pairs[0][0].main_metric
-    tables = [[_cases(store, record) for record in side] for side in zip(*pairs, strict=True)]
-    mean_a, mean_b, difference = (_auc if metric.startswith("auc") else _means)(tables[0], tables[1], metric)
+    first, second = (
+        method_table({record.spec.seed: read_cases(store, record) for record in side}, metric)
+        for side in zip(*pairs, strict=True)
+    )
+    known = ~(first.isna() | second.isna()).any(axis=1)
+    if known.sum() < 2:
+        raise InputError(f"{metric}: fewer than two cases have a score under both methods")
+    table = paired_table(first, second)
+    test = difference_test(table)
+    # The same by hierarchical bootstrap, for readers who know that one.
+    bootstrap = two_way_interval(table)
+    assert bootstrap is not None
+    more = needed(components(table), test.difference.value, *table.shape)
     differing = _differing(*pairs[0])
-    shape = (len(pairs), len(tables[0][0]))
+    shape = (len(pairs), int(known.sum()))
     # What was asked about is no surprise; whatever else differs must be said.
     asked = {condition.split("=")[0].split(".")[0] for side in (a, b) for condition in side.split(",") if "=" in side}
     besides = tuple(name for name in differing if name not in {*asked, *PAIRED})
     return Comparison(
         metric,
-        mean_a,
-        mean_b,
-        difference,
+        float(first[known].to_numpy().mean()),
+        float(second[known].to_numpy().mean()),
+        test.difference,
+        bootstrap,
+        test.p,
+        more,
         *shape,
         differing,
-        _sentence(a, b, metric, difference, shape, besides),
+        _sentence(a, b, metric, test, shape, more, besides),
     )
 
 
@@ -151,7 +172,7 @@ def _same_question(a: ResultRecord, b: ResultRecord) -> None:
             raise InputError(f"{a.key} and {b.key} cannot be compared: their {what} differ")
 
 
-def _cases(store: Store, record: ResultRecord) -> pd.DataFrame:
+def read_cases(store: Store, record: ResultRecord) -> pd.DataFrame:
     """The per-case scores of a record, in the order of its test cases."""
     path = store.cases_path(record.key)
     try:
@@ -163,49 +184,19 @@ def _cases(store: Store, record: ResultRecord) -> pd.DataFrame:
     table = pd.read_csv(io.BytesIO(text), index_col="case")
     if sorted(table.index) != sorted(record.data.split.test):
         raise InputError(f"{path}: its cases are not the test cases of the record")
-    return table.loc[list(record.data.split.test)]
+    return table.loc[list(record.data.split.test)].reset_index()
 
 
-Side = Sequence[pd.DataFrame]
-
-
-def _means(a: Side, b: Side, metric: str) -> tuple[float, float, Interval]:
-    """Means over the pairs that both methods have a score for, and their difference."""
-    known = set(a[0].columns) & set(b[0].columns)
-    if metric not in known:
-        raise UsageError(f"no metric {metric!r} per case; there are: {', '.join(sorted(known))}")
-    first, second = (np.array([table[metric].to_numpy(float) for table in side]) for side in (a, b))
-    both = np.isfinite(first) & np.isfinite(second)
-    if not both.any():
-        raise InputError(f"{metric}: no case has a score under both methods")
-    return float(first[both].mean()), float(second[both].mean()), paired_difference(first, second)
-
-
-def _auc(a: Side, b: Side, metric: str) -> tuple[float, float, Interval]:
-    """AUC, the mean over findings for `auc` and of one finding for `auc/NAME`, and its difference."""
-    findings = [name.removeprefix("score/") for name in a[0].columns if name.startswith("score/")]
-    chosen = findings if metric == "auc" else [name for name in findings if metric == f"auc/{name}"]
-    if not chosen:
-        raise UsageError(f"no metric {metric!r}; there are: auc, {', '.join(f'auc/{name}' for name in findings)}")
-    truth = a[0][[f"truth/{name}" for name in chosen]].to_numpy(float)
-    first, second = ([table[[f"score/{name}" for name in chosen]].to_numpy(float) for table in side] for side in (a, b))
-
-    def difference(seed: int, cases: NDArray[np.intp]) -> float:
-        return mean_auc(truth[cases], first[seed][cases]) - mean_auc(truth[cases], second[seed][cases])
-
-    found = paired_statistic_difference(len(a), len(truth), difference)
-    if found is None:
-        raise InputError(f"{metric}: the test cases are all of one class")
-    means = (float(np.mean([mean_auc(truth, scores) for scores in side])) for side in (first, second))
-    return next(means), next(means), found
-
-
-def _sentence(a: str, b: str, metric: str, difference: Interval, shape: tuple[int, int], besides: Sequence[str]) -> str:
-    lower_is_better = metric.startswith("hd95")
+def _sentence(
+    a: str, b: str, metric: str, test: Test, shape: tuple[int, int], more: Needed, besides: Sequence[str]
+) -> str:
     basis = f"{shape[0]} seed{'s' * (shape[0] > 1)} on {shape[1]} cases"
     alone = f" (they also differ in {', '.join(besides)})" if besides else ""
-    if difference.low > 0 or difference.high < 0:
-        better = a if (difference.value > 0) != lower_is_better else b
-        by = f"{abs(difference.value):.4f} {metric}"
-        return f"{better} is better by {by} over {basis}; the interval leaves out 0{alone}"
-    return f"no difference in {metric} may be claimed over {basis}: the interval holds 0{alone}"
+    chance = f"p = {test.p:.2g}" if test.p >= 0.0001 else "p < 0.0001"
+    if test.p < 1 - LEVEL:
+        better = a if (test.difference.value > 0) != lower_is_better(metric) else b
+        one = "; one seed: nothing is said of other seeds" if shape[0] == 1 else ""
+        return f"{better} is better by {abs(test.difference.value):.4f} {metric} over {basis}, {chance}{one}{alone}"
+    ways = [f"{count} {what}" for count, what in ((more.seeds, "seeds"), (more.cases, "test cases")) if count]
+    advice = f"; if it is what was seen, {' or '.join(ways)} would show it four times in five" if ways else ""
+    return f"no difference in {metric} may be claimed over {basis}, {chance}{advice}{alone}"

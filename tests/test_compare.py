@@ -11,7 +11,8 @@ import pytest
 from mae_bench.compare import compare, field_of, select
 from mae_bench.errors import InputError, MaeBenchError, UsageError
 from mae_bench.record import ResultRecord
-from mae_bench.stats import Scores, paired_difference
+from mae_bench.stats.bootstrap import Scores, two_way_interval
+from mae_bench.stats.mixed import difference_test
 from mae_bench.store import Store, write_bytes
 from tests.test_record import SPLIT, make_record
 from tests.test_spec import make_spec
@@ -60,7 +61,10 @@ def test_a_clear_difference_is_claimed(store: Store, add: Add) -> None:
         add(MAE, a[seed], seed)
         add(SCRATCH, b[seed], seed)
     found = compare(store, "pretrain=mae", "pretrain=scratch", (), None)
-    assert found.difference == pytest.approx(paired_difference(np.array(a), np.array(b)), abs=1e-12)
+    table = np.array(a) - np.array(b)
+    expected = difference_test(table)
+    assert found.difference == pytest.approx(expected.difference, abs=1e-12)
+    assert (found.p, found.bootstrap) == (pytest.approx(expected.p), pytest.approx(two_way_interval(table)))
     assert (found.mean_a, found.mean_b) == pytest.approx((np.mean(a), np.mean(b)))
     assert (found.metric, found.seeds, found.cases, found.differing) == ("dice", 3, 12, ("pretrain",))
     assert found.sentence.startswith("pretrain=mae is better by 0.")
@@ -72,13 +76,15 @@ def test_a_clear_difference_is_claimed(store: Store, add: Add) -> None:
     assert back.sentence.startswith("pretrain=mae is better by 0.")
 
 
-def test_nothing_is_claimed_when_the_interval_holds_zero(store: Store, add: Add) -> None:
+def test_nothing_is_claimed_that_chance_explains(store: Store, add: Add) -> None:
     for seed in range(2):
-        add(MAE, scores(seed), seed)
+        add(MAE, scores(seed, 0.004), seed)
         add(SCRATCH, scores(seed + 10), seed)
     found = compare(store, "pretrain=mae", "pretrain=scratch", (), None)
     assert found.difference.low < 0 < found.difference.high
-    assert found.sentence.startswith("no difference in dice may be claimed over 2 seeds on 12 cases")
+    assert found.p > 0.05
+    assert found.sentence.startswith("no difference in dice may be claimed over 2 seeds on 12 cases, p = ")
+    assert "would show it four times in five" in found.sentence
 
 
 def test_a_distance_is_better_when_it_is_smaller(store: Store, add: Add) -> None:
@@ -87,7 +93,8 @@ def test_a_distance_is_better_when_it_is_smaller(store: Store, add: Add) -> None
     add(SCRATCH, scores(0), hd95=near + 2)
     found = compare(store, "pretrain=mae", "pretrain=scratch", (), "hd95")
     assert found.difference == pytest.approx((-2, -2, -2))
-    assert found.sentence.startswith("pretrain=mae is better by 2.0000 hd95 over 1 seed on 12 cases")
+    assert found.sentence.startswith("pretrain=mae is better by 2.0000 hd95 over 1 seed on 12 cases, p = ")
+    assert "nothing is said of other seeds" in found.sentence
 
 
 def test_cases_are_paired_by_name_not_by_row(store: Store, add: Add) -> None:
@@ -177,7 +184,7 @@ def test_a_lost_case_file_is_named(store: Store, add: Add) -> None:
 def test_an_unknown_metric_lists_the_metrics(store: Store, add: Add) -> None:
     add(MAE, scores(0))
     add(SCRATCH, scores(0))
-    with pytest.raises(UsageError, match="no metric 'iou' per case; there are: dice, hd95"):
+    with pytest.raises(UsageError, match="no metric 'iou'; there are: dice, hd95"):
         compare(store, "pretrain=mae", "pretrain=scratch", (), "iou")
 
 

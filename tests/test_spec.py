@@ -85,6 +85,7 @@ OTHERS: dict[str, Any] = {
     "seed": 1,
     "start": "abc",
     "pretrain_seed": 1,
+    "federation": {"sites": 4},
 }
 
 # What an encoder does not depend on: the contract lets heads, label shares and fine-tuning seeds share one.

@@ -78,6 +78,7 @@ def compare_results(
         (f"B: {b}", f"{found.mean_b:.4f}"),
         ("A - B", f"{found.difference.value:+.4f}"),
         ("95 % interval", f"{found.difference.low:+.4f} to {found.difference.high:+.4f}"),
+        ("by bootstrap", f"{found.bootstrap.low:+.4f} to {found.bootstrap.high:+.4f}"),
         ("seeds x cases", f"{found.seeds} x {found.cases}"),
         ("claim", found.sentence),
     ]

@@ -23,7 +23,7 @@ from mae_bench.metrics.segmentation import dice, hd95
 from mae_bench.metrics.survival import concordance
 from mae_bench.record import Metric
 from mae_bench.spec import RunSpec
-from mae_bench.stats import Interval, mean_interval, statistic_interval, statistic_intervals
+from mae_bench.stats.bootstrap import Interval, mean_interval, statistic_interval, statistic_intervals
 from mae_bench.store import write_bytes
 from mae_bench.task import Protocol, Task
 

@@ -6,6 +6,14 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 
+def comparable(time: Numbers, event: Numbers) -> NDArray[np.bool_]:
+    """Whether case i is known to come before case j, (N, N)."""
+    earlier: NDArray[np.bool_] = (time[:, None] < time[None, :]) & (event[:, None] > 0)
+    # At one time, one that had the event comes before one that was still seen without it.
+    tied: NDArray[np.bool_] = (time[:, None] == time[None, :]) & (event[:, None] > 0) & (event[None, :] == 0)
+    return earlier | tied
+
+
 def concordance(time: Numbers, event: Numbers, risk: Numbers) -> float:
     """Harrell's concordance index (1982): share of comparable pairs whose order the risks tell, ties counting half.
 
@@ -16,9 +24,7 @@ def concordance(time: Numbers, event: Numbers, risk: Numbers) -> float:
         event: (N,) 1 when it happened, 0 when censored.
         risk: (N,) higher is earlier.
     """
-    earlier = (time[:, None] < time[None, :]) & (event[:, None] > 0)
-    # At one time, one that had the event comes before one that was still seen without it.
-    earlier |= (time[:, None] == time[None, :]) & (event[:, None] > 0) & (event[None, :] == 0)
+    earlier = comparable(time, event)
     pairs = int(earlier.sum())
     if not pairs:
         return float("nan")
