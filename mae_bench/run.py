@@ -14,7 +14,7 @@ from torch import nn
 from mae_bench.data.source import Data
 from mae_bench.data.split import labelled_subset
 from mae_bench.engine import device, finetune, loop, pretrain
-from mae_bench.engine.evaluate import Scores, evaluate
+from mae_bench.engine.evaluate import evaluate
 from mae_bench.engine.fit import fit
 from mae_bench.engine.layouts import read_weights
 from mae_bench.engine.loop import Setting
@@ -26,6 +26,7 @@ from mae_bench.record import CaseFile, Cost, RecordData, ResultRecord, Transfer
 from mae_bench.registry import Registry
 from mae_bench.resolve import Chosen
 from mae_bench.spec import Choice, DataSource, RunSpec
+from mae_bench.stats.summary import Scores
 from mae_bench.store import Store, write_bytes
 from mae_bench.values import digest
 
@@ -166,6 +167,7 @@ def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Regis
                 folder,
                 setting,
                 cell.extra_steps,
+                data.split.train,
             )
             facts = _perform(job, registry.manager.hook.mae_bench_finetune(job=job))
         if setting.accelerator.is_main_process:

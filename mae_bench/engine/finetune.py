@@ -29,7 +29,7 @@ class Job:
     """A fine-tuning to be run: what `mae_bench_finetune` hooks are offered.
 
     cases: those whose labels may be used. selection: those on which the checkpoint is chosen. extra_steps: on top of
-    the recipe's, for equal budgets.
+    the recipe's, for equal budgets. train: all training cases, labelled or not, which are what sites share out.
     """
 
     spec: RunSpec
@@ -41,6 +41,7 @@ class Job:
     folder: Path
     setting: loop.Setting
     extra_steps: int = 0
+    train: Sequence[str] = ()
     stage: ClassVar[Literal["finetune"]] = "finetune"
 
     @property
@@ -139,7 +140,7 @@ class _Selection:
 
     def __call__(self, step: int) -> None:
         """Compare the model after `step`; ties keep the earlier weights."""
-        score = self._score()
+        score = self.score()
         best = max((value for _, value in self.state["scores"]), default=-np.inf)
         self.state["scores"] = [*self.state["scores"], (step, score)]
         if score > best or "weights" not in self.state:
@@ -148,7 +149,7 @@ class _Selection:
             }
         self.setting.reporter.note(f"finetune: step {step}, score on the selection cases {score:.4f}")
 
-    def _score(self) -> float:
+    def score(self) -> float:
         """Mean Dice on the prepared grid, or mean AUC. Every process computes the same."""
         task = self.task
         scores = [

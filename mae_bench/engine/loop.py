@@ -384,16 +384,18 @@ class _SiteLoop(_Loop):
 
     def __init__(self, plan: Plan, setting: Setting, part: Round) -> None:
         super().__init__(plan, setting)
-        self.part, self.end = part, part.stop
+        self.part, self.end, self.began = part, part.stop, part.start
 
     def run(self) -> History:
         """Run to the end of the round, and keep the site's own state."""
         history = super().run()
+        # The accelerator holds on to every optimiser it was shown: there is one for each site and round.
+        self.accelerator.free_memory()
         own = {name: value for name, value in self.plan.module.state_dict().items() if name not in self.part.weights}
         optimizers = {turn: each.state_dict() for turn, each in self.optimizers.items()} if self.part.keep else {}
         checkpoint.save(self._state_path(self.end), {"module": own, "optimizers": optimizers})
         for step, path in self._states():
-            if step < self.part.start:
+            if step < self.began:
                 path.unlink()
         return history
 
@@ -406,9 +408,10 @@ class _SiteLoop(_Loop):
 
     def _begin(self) -> None:
         # A site that missed rounds continues with the newest state from before this one.
-        before = [path for step, path in self._states() if step <= self.part.start]
-        state = checkpoint.load(before[-1]) if before else None
+        before = [(step, path) for step, path in self._states() if step <= self.part.start]
+        state = checkpoint.load(before[-1][1]) if before else None
         if state is not None:
+            self.began = before[-1][0]
             self.plan.module.load_state_dict(state["module"], strict=False)
             for turn, optimizer in state["optimizers"].items():
                 self.optimizers[turn].load_state_dict(optimizer)

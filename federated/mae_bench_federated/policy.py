@@ -1,0 +1,89 @@
+"""Whose answer counts in a round: the late, dead, diverged, malformed and outlying are left out, by name.
+
+They are asked again in the next round.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from flwr.app import Message
+from flwr.common.constant import ErrorCode
+
+from mae_bench_federated.messages import Malformed, Report, check_arrays, read_report
+from mae_bench_federated.weights import Arrays, tensors
+
+Dropped = dict[str, str]  # site and reason
+
+
+class Answers(NamedTuple):
+    """Reports that count, by site, in the order of the sites; sites that are left out, with the reason."""
+
+    reports: dict[str, Report]
+    dropped: Dropped
+
+
+def judge(
+    asked: Mapping[str, str],
+    replies: Sequence[Message],
+    steps: int,
+    now: Arrays,
+    outlier: float,
+    rebuild: Callable[[Report], Report],
+) -> Answers:
+    """Sort out the answers to a round.
+
+    Args:
+        asked: site of each message, in the order of the sites.
+        replies: what came back in time.
+        steps: losses each must tell.
+        now: the weights that were sent, in full precision.
+        outlier: an update this many times the (lower) median norm is left out.
+        rebuild: makes full weights of what a report holds.
+    """
+    by_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
+    reports: dict[str, Report] = {}
+    dropped: Dropped = {}
+    norms: dict[str, float] = {}
+    for message, site in asked.items():
+        reply = by_message.get(message)
+        if reply is None:
+            dropped[site] = "no answer before the deadline"
+            continue
+        if reply.has_error():
+            dropped[site] = _explain(reply)
+            continue
+        try:
+            report = read_report(reply, steps)
+            check_arrays(report.arrays, now)
+        except Malformed as error:
+            dropped[site] = f"malformed: {error}"
+            continue
+        report = rebuild(report)
+        norms[site] = distance(report.arrays, now)
+        if torch.isfinite(torch.tensor(norms[site])):
+            reports[site] = report
+        else:
+            dropped[site] = "diverged: its weights are not finite"
+    if reports:
+        usual = statistics.median_low(norms[site] for site in reports)
+        for site in list(reports):
+            if norms[site] > outlier * usual > 0:
+                dropped[site] = f"outlier: its update is {norms[site] / usual:.3g} times as long as the median"
+                del reports[site]
+    return Answers(reports, dropped)
+
+
+def distance(new: Arrays, old: Arrays) -> float:
+    """Euclidean length of an update; not finite if any of it is not."""
+    before, after = tensors(old), tensors(new)
+    parts = [torch.linalg.vector_norm(after[name] - before[name]) for name in before]
+    return float(torch.linalg.vector_norm(torch.stack(parts)))
+
+
+def _explain(reply: Message) -> str:
+    if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+        return "dead: its node went away"
+    # A site's own words are cut: they come from elsewhere and go into a record.
+    return f"failed: {(reply.error.reason or 'without a reason')[:200]}"

@@ -1,0 +1,127 @@
+"""How the server combines what the sites learnt: Flower's strategies, with the federation's settings.
+
+Running statistics of batch norms are no place for a server's optimiser: a variance that follows a momentum can become
+negative. Beside the strategies that have one, they are averaged.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, FedTrimmedAvg, FedYogi, Krum
+
+from mae_bench.spec import Federation
+from mae_bench_federated import weights
+from mae_bench_federated.messages import ARRAYS, CASES, METRICS, Report
+from mae_bench_federated.weights import Arrays, Values
+
+OPTIMISE = ("fedadam", "fedyogi", "fedavgm")  # strategies with an optimiser of their own
+STATE = ("m_t", "v_t", "momentum_vector")  # what Flower's strategies keep from round to round
+
+
+class _Nodes(NamedTuple):
+    """As much of a grid as a strategy looks at: who takes part was decided before."""
+
+    ids: Sequence[int]
+
+    def get_node_ids(self) -> Sequence[int]:
+        return self.ids
+
+
+class Combination:
+    """A strategy of Flower's between two meetings. `state` is what it must not forget."""
+
+    def __init__(self, federation: Federation, statistics: Sequence[str]) -> None:
+        self.strategy = make(federation)
+        self.averaged = frozenset(statistics if federation.strategy in OPTIMISE else ())
+
+    def configure(self, number: int, arrays: Arrays, nodes: Sequence[int]) -> list[tuple[int, ConfigRecord]]:
+        """What is asked of each node beside the steps."""
+        if isinstance(self.strategy, FedAvgM):
+            self.strategy.current_arrays = None  # it would go on from its own result, not from what became of it
+        learned = {name: value for name, value in arrays.items() if name not in self.averaged}
+        record = weights.pack(learned, wire=False)
+        asked = self.strategy.configure_train(number, record, ConfigRecord(), cast(Grid, _Nodes(nodes)))
+        return [(message.metadata.dst_node_id, message.content.config_records["config"]) for message in asked]
+
+    def combine(self, number: int, reports: Sequence[Report], like: Arrays) -> dict[str, Values]:
+        """The new common weights, in the precision of `like`."""
+        learned = [_without(report, self.averaged) for report in reports]
+        record, _ = self.strategy.aggregate_train(number, [_reply(report) for report in learned])
+        assert record is not None
+        result = weights.unpack(record)
+        if self.averaged:
+            rest = frozenset(like) - self.averaged
+            plain, _ = FedAvg(train_metrics_aggr_fn=_no_metrics).aggregate_train(
+                number, [_reply(_without(report, rest)) for report in reports]
+            )
+            assert plain is not None
+            result |= weights.unpack(plain)
+        # Some strategies answer in double precision.
+        return {name: np.asarray(result[name], value.dtype) for name, value in like.items()}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Tensors, in dictionaries and lists, for a checkpoint."""
+        found = {name: getattr(self.strategy, name, None) for name in STATE}
+        return {name: _map(value, torch.from_numpy) for name, value in found.items() if value is not None}
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self.strategy, name, _map(value, lambda tensor: tensor.numpy()))
+
+
+def make(federation: Federation) -> FedAvg:
+    """The strategy that a federation names. Who takes part, and when there are too few, is decided elsewhere."""
+    common: dict[str, Any] = {
+        "min_train_nodes": 1,
+        "min_available_nodes": 1,
+        "train_metrics_aggr_fn": _no_metrics,
+    }
+    lr, momentum = federation.server_lr, federation.momentum
+    match federation.strategy:
+        case "fedprox":
+            return FedProx(**common, proximal_mu=federation.mu)
+        case "fedadam":
+            return FedAdam(**common, eta=lr, beta_1=momentum)
+        case "fedyogi":
+            return FedYogi(**common, eta=lr, beta_1=momentum)
+        case "fedavgm":
+            return FedAvgM(**common, server_learning_rate=lr, server_momentum=momentum)
+        case "fedmedian":
+            return FedMedian(**common)
+        case "krum":
+            return Krum(**common, num_malicious_nodes=federation.malicious)
+        case "trimmed-mean":
+            return FedTrimmedAvg(**common, beta=federation.trim)
+        case _:
+            return FedAvg(**common)
+
+
+def _no_metrics(records: list[RecordDict], key: str) -> MetricRecord:
+    """Losses are put together elsewhere, and cannot be averaged where sites answer different numbers of them."""
+    return MetricRecord()
+
+
+def _without(report: Report, names: frozenset[str]) -> Report:
+    return report._replace(arrays={name: value for name, value in report.arrays.items() if name not in names})
+
+
+def _reply(report: Report) -> Message:
+    """A report as a strategy takes it."""
+    arrays: ArrayRecord = weights.pack(report.arrays, wire=False)
+    content = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({CASES: report.cases})})
+    return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
+
+
+def _map(value: Any, change: Any) -> Any:
+    """Apply to every leaf of dictionaries and lists."""
+    if isinstance(value, dict):
+        return {name: _map(each, change) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_map(each, change) for each in value]
+    return change(value)
