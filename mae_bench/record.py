@@ -18,6 +18,13 @@ class Metric(Value):
     unit: str
 
 
+class Identity(Value):
+    """By what a case is known again elsewhere: whom it shows, and the contents of its files."""
+
+    subject: str
+    sha256: str
+
+
 class RecordData(Value):
     """Which images were used, on which side."""
 
@@ -26,6 +33,10 @@ class RecordData(Value):
     split: Split
     labelled: tuple[str, ...] = Field((), description="training cases whose labels were used")
     skipped: dict[str, str] = Field(default_factory=dict, description="cases left out by --skip-bad, with the reason")
+    identities: dict[str, Identity] = Field(default_factory=dict, description="of the cases of the split")
+    pretrained_on: tuple[Identity, ...] | None = Field(
+        None, description="cases that weights from elsewhere were made from, if a manifest beside them says so"
+    )
 
 
 class CaseFile(Value):

@@ -11,6 +11,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load as from_safetensors
 from torch import nn
 
+from mae_bench.data.manifest import read_manifest
 from mae_bench.data.source import Data
 from mae_bench.data.split import labelled_subset
 from mae_bench.engine import device, finetune, loop, pretrain
@@ -22,7 +23,7 @@ from mae_bench.engine.onednn import use_onednn
 from mae_bench.engine.transfer import load_encoder
 from mae_bench.engine.weights import load_weights, save_weights
 from mae_bench.errors import InputError, RunFailed, UsageError
-from mae_bench.record import CaseFile, Cost, RecordData, ResultRecord, Transfer
+from mae_bench.record import CaseFile, Cost, Identity, RecordData, ResultRecord, Transfer
 from mae_bench.registry import Registry
 from mae_bench.resolve import Chosen
 from mae_bench.spec import Choice, DataSource, RunSpec
@@ -294,7 +295,7 @@ def _task_model(cell: Cell, store: Store) -> tuple[nn.Module, Transfer]:
 
 
 def _record(cell: Cell, key: str, *, scores: Scores | None = None, **fields: Any) -> ResultRecord:
-    data = cell.data
+    data, start = cell.data, cell.chosen.source()
     record = ResultRecord(
         schema=1,
         key=key,
@@ -305,6 +306,8 @@ def _record(cell: Cell, key: str, *, scores: Scores | None = None, **fields: Any
             split=data.split,
             labelled=cell.labelled,
             skipped=data.prepared.problems,
+            identities=_identities(data),
+            pretrained_on=None if start is None else read_manifest(start.path),
         ),
         plugins={
             listed.plugin.name: {"dist": listed.dist, "version": listed.version}
@@ -315,3 +318,8 @@ def _record(cell: Cell, key: str, *, scores: Scores | None = None, **fields: Any
     if scores is None:
         return record
     return record.model_copy(update={"metrics": scores.metrics, "main_metric": scores.main})
+
+
+def _identities(data: Data) -> dict[str, Identity]:
+    cases, facts = {*data.split.train, *data.split.val, *data.split.test}, data.prepared.facts
+    return {case: Identity(subject=facts[case].subject, sha256=facts[case].sha256) for case in sorted(cases)}

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,22 +18,11 @@ from mae_bench.engine import loop, pictures
 from mae_bench.engine.predict import label_map, probabilities
 from mae_bench.errors import InputError
 from mae_bench.interfaces import Dataset, RawCase
-from mae_bench.metrics.classification import aucs, known_mean
 from mae_bench.metrics.segmentation import dice, hd95
-from mae_bench.metrics.survival import concordance
-from mae_bench.record import Metric
 from mae_bench.spec import RunSpec
-from mae_bench.stats.bootstrap import Interval, mean_interval, statistic_interval, statistic_intervals
+from mae_bench.stats.summary import Scores, summarise_findings, summarise_regions, summarise_risks
 from mae_bench.store import write_bytes
 from mae_bench.task import Protocol, Task
-
-
-class Scores(NamedTuple):
-    """cases: one row per test case. metrics: with intervals; the first one named is the main metric."""
-
-    cases: pd.DataFrame
-    metrics: dict[str, Metric]
-    main: str
 
 
 def evaluate(
@@ -108,47 +97,6 @@ def score_case(
         values = values[np.isfinite(values)]
         found[metric] = float(values.mean()) if len(values) else float("nan")
     return found
-
-
-def summarise_regions(cases: pd.DataFrame, task: Task, protocol: Protocol) -> Scores:
-    """Mean over cases of every column, with its interval; `dice` leads."""
-    names = ["dice", "hd95", *(f"{metric}/{region.name}" for metric in ("dice", "hd95") for region in task.regions)]
-    metrics = {
-        name: metric_of(
-            mean_interval(cases[name].to_numpy(float)), protocol.distance_unit if name.startswith("hd95") else "1"
-        )
-        for name in names
-    }
-    return Scores(cases[["case", *names]], metrics, "dice")
-
-
-def summarise_findings(cases: pd.DataFrame, task: Task) -> Scores:
-    """AUC of every finding and their mean, with intervals over resampled cases; `auc` leads."""
-    truth = cases[[f"truth/{name}" for name in task.findings]].to_numpy(float)
-    score = cases[[f"score/{name}" for name in task.findings]].to_numpy(float)
-
-    def statistics(drawn: NDArray[np.intp]) -> NDArray[np.float64]:
-        each = aucs(truth[drawn], score[drawn])
-        return np.array([known_mean(each), *each])
-
-    names = ["auc", *(f"auc/{name}" for name in task.findings)]
-    intervals = statistic_intervals(len(cases), statistics)
-    metrics = {name: metric_of(interval, "1") for name, interval in zip(names, intervals, strict=True)}
-    return Scores(cases, metrics, "auc")
-
-
-def summarise_risks(cases: pd.DataFrame) -> Scores:
-    """Concordance index, with its interval over resampled cases."""
-    time, event, risk = (cases[name].to_numpy(float) for name in ("time", "event", "risk"))
-    interval = statistic_interval(len(cases), lambda drawn: concordance(time[drawn], event[drawn], risk[drawn]))
-    return Scores(cases, {"concordance": metric_of(interval, "1")}, "concordance")
-
-
-def metric_of(interval: Interval | None, unit: str) -> Metric:
-    """An interval as a record holds it."""
-    if interval is None:
-        return Metric(value=None, low=None, high=None, unit=unit)
-    return Metric(value=interval.value, low=interval.low, high=interval.high, unit=unit)
 
 
 def _findings(task: Task, facts: CaseFacts, scores: NDArray[np.float32]) -> dict[str, float]:

@@ -11,7 +11,8 @@ from accelerate import Accelerator
 
 from mae_bench.data.prepared import CaseFacts
 from mae_bench.engine import finetune
-from mae_bench.engine.evaluate import score_case, summarise_regions
+from mae_bench.engine.evaluate import score_case
+from mae_bench.stats.summary import summarise_regions
 from mae_bench.task import Intensity, Preprocessing, Protocol, Region, Task
 
 FACTS = CaseFacts(
