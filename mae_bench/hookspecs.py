@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from mae_bench.grid.executor import Executor
     from mae_bench.interfaces import Backbone, Dataset, Head, Pretraining
     from mae_bench.record import ResultRecord
 
@@ -55,6 +56,17 @@ def mae_bench_pretrain(job: Any) -> Callable[[], dict[str, Any]] | None:
 @hookspec(firstresult=True)
 def mae_bench_finetune(job: Any) -> Callable[[], dict[str, Any]] | None:
     """As `mae_bench_pretrain`, for an `engine.finetune.Job`."""
+
+
+@hookspec
+def mae_bench_executors() -> Sequence[Executor]:
+    """Executors of grids this plugin brings."""
+    raise AssertionError
+
+
+@hookspec
+def mae_bench_encoded(key: str, facts: dict[str, Any]) -> None:
+    """Notice that a pre-trained encoder was made: its key, and the facts of its stage."""
 
 
 @hookspec

@@ -220,6 +220,9 @@ class Source(NamedTuple):
 class Pretraining(Plugin, Protocol):
     """Builds objectives; None means there is nothing to train (scratch, ImageNet)."""
 
+    trains: bool
+    """Whether `objective` gives one, so that a plan can be made without building any."""
+
     def objective(self, options: Any, encoder: nn.Module) -> nn.Module | None: ...
 
     def source(self, options: Any) -> Source | None:

@@ -18,7 +18,10 @@ KINDS = {
     "pretrain": "mae_bench_pretrainings",
     "head": "mae_bench_heads",
 }
+EXECUTOR = "executor"
+HOOKS = {**KINDS, EXECUTOR: "mae_bench_executors"}
 CARRIED = ("name", "summary", "Options", "provides", "needs")  # what `interfaces.Plugin` asks of every kind
+CARRIED_BY_EXECUTORS = ("name", "summary", "Options", "open")  # what `grid.executor.Executor` asks
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,9 @@ class Registry:
         """Names of the plugins of `kind`, sorted."""
         return sorted(name for (of, name) in self.found if of == kind)
 
-    def all(self) -> list[Listed]:
-        """Every plugin, by kind then name."""
-        return [listed for kind in KINDS for name in self.names(kind) for listed in self.found[kind, name]]
+    def all(self, kinds: Iterable[str] = tuple(KINDS)) -> list[Listed]:
+        """Every plugin of these kinds, by kind then name."""
+        return [listed for kind in kinds for name in self.names(kind) for listed in self.found[kind, name]]
 
     def get(self, kind: str, name: str) -> Listed:
         """Look up one plugin.
@@ -86,12 +89,13 @@ def load(entries: Iterable[EntryPoint]) -> Registry:
             manager.check_pending()
             listed = [
                 Listed(kind, plugin, dist, entry.dist.version if entry.dist else "?")
-                for kind, hook in KINDS.items()
+                for kind, hook in HOOKS.items()
                 if hasattr(module, hook)
                 for plugin in getattr(module, hook)()
             ]
             for item in listed:
-                if missing := [name for name in CARRIED if not hasattr(item.plugin, name)]:
+                carried = CARRIED_BY_EXECUTORS if item.kind == EXECUTOR else CARRIED
+                if missing := [name for name in carried if not hasattr(item.plugin, name)]:
                     raise TypeError(f"its {item.kind} {item.plugin!r} lacks {', '.join(missing)}")
             named = [(item.kind, str(item.plugin.name)) for item in listed]
         except (Exception, SystemExit) as error:

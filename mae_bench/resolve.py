@@ -116,6 +116,19 @@ def resolve_plugin(kind: str, name: str, settings: Mapping[str, str], registry: 
     return listed.plugin, _options(kind, listed.plugin, given[kind])
 
 
+def options_from_flags(kind: str, plugin: Any, flags: Mapping[str, str]) -> Options:
+    """The options of one plugin from flags alone.
+
+    Raises:
+        UsageError: a flag that is no option of it, or a value out of bounds.
+    """
+    named = {flag.replace("-", "_"): _value(text) for flag, text in flags.items()}
+    if unknown := [name for name in named if name not in _fields(plugin)]:
+        there = ", ".join(f"--{name.replace('_', '-')}" for name in _fields(plugin)) or "none"
+        raise UsageError(f"--{unknown[0].replace('_', '-')}: {kind} {plugin.name} has no such option. It has: {there}")
+    return _options(kind, plugin, named)
+
+
 def _value(text: str) -> Any:
     """`1e-4`, `[8, 8, 4]`, `true` as JSON would have them; anything else is text."""
     try:

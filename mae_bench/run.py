@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -109,7 +110,7 @@ def run(cell: Cell, store: Store, setting: Setting, registry: Registry) -> Resul
                     registry.manager.hook.mae_bench_recorded(record=record)
         except RunFailed as error:
             if main:
-                store.write_record(_record(cell, key, status="failed", reason=str(error)))
+                record_failure(cell, store, str(error))
             raise
         setting.accelerator.wait_for_everyone()
     written = store.read_record(key)
@@ -122,6 +123,18 @@ def _finished_record(store: Store, key: str, setting: Setting) -> ResultRecord |
     found = [store.read_record(key) if setting.accelerator.is_main_process else None]
     broadcast_object_list(found)
     return found[0] if found[0] is not None and found[0].status == "ok" else None
+
+
+def _finished(store: Store, kind: str, key: str, setting: Setting) -> dict[str, Any] | None:
+    """What a finished stage left. The main process looks, so that all processes go the same way."""
+    found = [store.finished(kind, key) if setting.accelerator.is_main_process else None]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def record_failure(cell: Cell, store: Store, reason: str) -> None:
+    """Leave a failed record of a cell that was given up."""
+    store.write_record(_record(cell, cell.spec.key(), status="failed", reason=reason))
 
 
 @contextlib.contextmanager
@@ -148,28 +161,16 @@ class Trained(NamedTuple):
 
 
 def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Registry) -> Trained:
-    _task_model(cell, store)  # a head that does not fit is refused now, not after days of pre-training
-    encoder_facts = _pretrained(cell, store, setting, registry)
-    model, transfer = _task_model(cell, store)
+    task_model(cell, store)  # a head that does not fit is refused now, not after days of pre-training
+    encoder_facts = pretrain_encoder(cell, store, setting, registry)
+    model, transfer = task_model(cell, store)
     folder = store.folder("models", key)
     facts = store.finished("models", key)
     if facts is None:
         if hasattr(model, "remember"):
             facts = fit(model, cell.spec, cell.data.prepared, cell.labelled, setting)
         else:
-            data = cell.data
-            job = finetune.Job(
-                cell.spec,
-                data.task,
-                model,
-                data.prepared,
-                cell.labelled,
-                data.split.val,
-                folder,
-                setting,
-                cell.extra_steps,
-                data.split.train,
-            )
+            job = finetune_job(cell, model, folder, setting)
             facts = _perform(job, registry.manager.hook.mae_bench_finetune(job=job))
         if setting.accelerator.is_main_process:
             save_weights(model, folder / MODEL)
@@ -180,6 +181,23 @@ def _train(cell: Cell, key: str, store: Store, setting: Setting, registry: Regis
     else:
         model.load_state_dict(from_safetensors((folder / MODEL).read_bytes()))
     return Trained(use_onednn(model).to(setting.accelerator.device), transfer, encoder_facts, facts)
+
+
+def finetune_job(cell: Cell, model: nn.Module, folder: Path, setting: Setting) -> finetune.Job:
+    """The fine-tuning of a model on the labelled cases."""
+    data = cell.data
+    return finetune.Job(
+        cell.spec,
+        data.task,
+        model,
+        data.prepared,
+        cell.labelled,
+        data.split.val,
+        folder,
+        setting,
+        cell.extra_steps,
+        data.split.train,
+    )
 
 
 def _score(cell: Cell, key: str, store: Store, setting: Setting, trained: Trained) -> ResultRecord:
@@ -232,40 +250,60 @@ def _claim(store: Store, kind: str, key: str, setting: Setting) -> Iterator[None
         yield
 
 
-def _pretrained(cell: Cell, store: Store, setting: Setting, registry: Registry) -> dict[str, Any]:
+def has_encoder(cell: Cell) -> bool:
+    """Whether the cell starts from an encoder that is made first: trained, or read from a file."""
+    return bool(cell.chosen.plugin("pretrain").trains) or cell.chosen.source() is not None
+
+
+def pretrain_encoder(cell: Cell, store: Store, setting: Setting, registry: Registry) -> dict[str, Any]:
     """Make the encoder unless the store has it: load what it starts from, pre-train it.
 
     Returns:
         The facts of the stage; none for scratch.
     """
-    spec, chosen, data = cell.spec, cell.chosen, cell.data
-    torch.manual_seed(spec.pretrain_seed)
-    encoder = chosen.plugin("backbone").build(chosen.options["backbone"], len(data.task.channels), spec.recipe.roi)
-    source = chosen.source()
-    objective = chosen.plugin("pretrain").objective(chosen.options["pretrain"], encoder)
-    if objective is None and source is None:
+    if not has_encoder(cell):
         return {}
+    if (present := _finished(store, "encoders", cell.spec.pretrain_key(), setting)) is not None:
+        return present
+    spec, source = cell.spec, cell.chosen.source()
     key = spec.pretrain_key()
     with _claim(store, "encoders", key, setting):
         facts = store.finished("encoders", key)
         if facts is None:
             folder, started = store.folder("encoders", key), {}
+            encoder, objective = new_objective(cell)
             if source is not None:
                 report = load_encoder(
                     encoder, read_weights(source.path).weights, spec.pretrain.name, waive=source.waive
                 )
                 started = {"transfer": report.model_dump(mode="json")}
             if objective is not None:
-                job = pretrain.Job(spec, data.task, objective, data.prepared, data.split.train, folder, setting)
+                job = pretrain_job(cell, objective, folder, setting)
                 facts = started | _perform(job, registry.manager.hook.mae_bench_pretrain(job=job))
             elif setting.accelerator.is_main_process:
                 save_weights(encoder, folder / pretrain.WEIGHTS)
             if setting.accelerator.is_main_process:
                 store.finish("encoders", key, facts or started)
                 loop.clear(folder)
+                registry.manager.hook.mae_bench_encoded(key=key, facts=facts or started)
             setting.accelerator.free_memory()
             setting.accelerator.wait_for_everyone()
     return facts or started
+
+
+def new_objective(cell: Cell) -> tuple[nn.Module, nn.Module | None]:
+    """A new encoder, and what trains it, if anything does."""
+    spec, chosen = cell.spec, cell.chosen
+    torch.manual_seed(spec.pretrain_seed)
+    channels = len(cell.data.task.channels)
+    encoder: nn.Module = chosen.plugin("backbone").build(chosen.options["backbone"], channels, spec.recipe.roi)
+    return encoder, chosen.plugin("pretrain").objective(chosen.options["pretrain"], encoder)
+
+
+def pretrain_job(cell: Cell, objective: nn.Module, folder: Path, setting: Setting) -> pretrain.Job:
+    """The pre-training of an objective on the training cases."""
+    data = cell.data
+    return pretrain.Job(cell.spec, data.task, objective, data.prepared, data.split.train, folder, setting)
 
 
 def _perform(job: pretrain.Job | finetune.Job, answer: Callable[[], dict[str, Any]] | None) -> dict[str, Any]:
@@ -277,7 +315,7 @@ def _perform(job: pretrain.Job | finetune.Job, answer: Callable[[], dict[str, An
     return job.finish(loop.train(job.plan(), job.setting))
 
 
-def _task_model(cell: Cell, store: Store) -> tuple[nn.Module, Transfer]:
+def task_model(cell: Cell, store: Store) -> tuple[nn.Module, Transfer]:
     """Encoder and head as fine-tuning starts: the head's random weights are the same for every pre-training."""
     spec, chosen, data = cell.spec, cell.chosen, cell.data
     torch.manual_seed(spec.seed)

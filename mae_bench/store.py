@@ -108,6 +108,18 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def held(self, kind: str, key: str) -> bool:
+        """Whether some process holds the stage just now."""
+        path = self.root / "locks" / f"{kind}-{key}"
+        if not path.is_file():
+            return False
+        with path.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
     # --- records ---------------------------------------------------------------------------------------------------
 
     def record_path(self, key: str) -> Path:

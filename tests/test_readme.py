@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from mae_bench.cli import app
-from mae_bench.registry import registry
+from mae_bench.registry import HOOKS, registry
 
 README = Path(__file__).parents[1] / "README.md"
 TABLE = re.compile(r"(<!-- plugins:.*?-->\n).*?(<!-- /plugins -->)", re.DOTALL)
@@ -21,7 +21,7 @@ def plugin_table():
     """The registry as a Markdown table."""
     rows = [
         f"| {listed.kind} | `{listed.plugin.name}` | {listed.plugin.summary} |"
-        for listed in registry().all()
+        for listed in registry().all(HOOKS)
         if listed.dist == "mae-bench"
     ]
     return "\n".join(["| kind | name | what it is |", "|---|---|---|", *rows]) + "\n"

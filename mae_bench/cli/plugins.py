@@ -23,7 +23,7 @@ KindOption = Annotated[str | None, typer.Option(help="dataset, backbone, pretrai
 @app.command("list")
 def list_plugins(as_json: output.JsonOption = False) -> None:
     """List every plugin, and those that could not be loaded with the reason."""
-    from mae_bench.registry import registry
+    from mae_bench.registry import HOOKS, registry
 
     found = registry()
     plugins = [
@@ -34,7 +34,7 @@ def list_plugins(as_json: output.JsonOption = False) -> None:
             "dist": listed.dist,
             "version": listed.version,
         }
-        for listed in found.all()
+        for listed in found.all(HOOKS)
     ]
     rows = [(p["kind"], p["name"], p["summary"], f"{p['dist']} {p['version']}") for p in plugins]
     rows += [("unavailable", name, reason, "") for name, reason in found.unavailable.items()]
@@ -53,6 +53,7 @@ def info(
 ) -> None:
     """Explain one plugin: its options with bounds and defaults, what it needs and provides, its licence."""
     from mae_bench.recipe import recipe_names
+    from mae_bench.registry import EXECUTOR
 
     listed = _find(name, kind)
     plugin = listed.plugin
@@ -64,15 +65,17 @@ def info(
         "dist": listed.dist,
         "version": listed.version,
         "options": options,
-        "needs": _words(plugin, "needs"),
-        "provides": _words(plugin, "provides"),
     }
+    if listed.kind != EXECUTOR:
+        document |= {word: _words(plugin, word) for word in ("needs", "provides")}
     if listed.kind == "dataset":
         document |= {"card": plugin.card.model_dump(), "recipes": recipe_names(plugin.recipes)}
     rows: list[tuple[Any, ...]] = [
         (f"--{o['name'].replace('_', '-')}", o["type"], o["default"], o["description"]) for o in options
     ]
-    rows += [(word, "", "", ", ".join(document[word]) or "nothing") for word in ("needs", "provides")]
+    rows += [
+        (word, "", "", ", ".join(document[word]) or "nothing") for word in ("needs", "provides") if word in document
+    ]
     for field, text in document.get("card", {}).items():
         rows.append((field, "", "", text))
     if "recipes" in document:
@@ -99,10 +102,12 @@ def check(
     import tempfile
     from dataclasses import asdict
 
-    from mae_bench.registry import registry
+    from mae_bench.registry import EXECUTOR, KINDS, registry
     from mae_bench.testing import Subject, run_checks
 
     listed = _find(name, kind)
+    if listed.kind == EXECUTOR:
+        raise UsageError(f"{name} is an executor; the contract is of {', '.join(KINDS)}")
     given = _given(listed, settings or [])
     if data is not None and listed.kind != "dataset":
         raise UsageError(f"--data is for data sets; {name} is a {listed.kind}")
@@ -147,12 +152,12 @@ def new(
 
 def _find(name: str, kind: str | None) -> Listed:
     """The plugin of that name. Raises UsageError when there is none, or several and `kind` does not decide."""
-    from mae_bench.registry import KINDS, registry
+    from mae_bench.registry import HOOKS, registry
 
     found = registry()
-    if kind is not None and kind not in KINDS:
-        raise UsageError(f"--kind {kind}: there are {', '.join(KINDS)}")
-    kinds = [each for each in KINDS if name in found.names(each) and kind in (None, each)]
+    if kind is not None and kind not in HOOKS:
+        raise UsageError(f"--kind {kind}: there are {', '.join(HOOKS)}")
+    kinds = [each for each in HOOKS if name in found.names(each) and kind in (None, each)]
     if not kinds:
         broken = "".join(f"\n  unavailable: {entry}: {why}" for entry, why in found.unavailable.items())
         raise UsageError(f"no plugin {name!r}; `mae-bench plugins list` shows what there is{broken}")

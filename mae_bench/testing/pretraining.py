@@ -28,6 +28,8 @@ def _make(subject: Subject, place: Place, channels: int = 1, seed: int = 0) -> A
     """A new objective, drawn under `seed`. Raises DoesNotApply when there is nothing to train."""
     encoder = place.encoder(channels, seed)
     objective = subject.plugin.objective(subject.options, encoder)
+    trains = getattr(subject.plugin, "trains", None)
+    require(trains is (objective is not None), f"trains is {trains}, but objective gives {type(objective).__name__}")
     if objective is None:
         raise DoesNotApply("nothing to train")
     require(getattr(objective, "encoder", None) is encoder, "objective.encoder is not the encoder it was given")

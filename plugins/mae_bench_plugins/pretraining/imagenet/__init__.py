@@ -40,6 +40,7 @@ class ImageNet:
     name = "imagenet"
     summary = "ImageNet weights by timm's name or from a file, supervised or by MAE"
     Options = ImageNetOptions
+    trains = False
 
     def provides(self, options: ImageNetOptions) -> Words:
         """Nothing that others need."""

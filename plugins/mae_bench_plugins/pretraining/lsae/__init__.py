@@ -31,6 +31,7 @@ class Texture:
     name = "texture"
     summary = "LSAE's texture encoder: a small residual network for 2-D images with multiples of 16 pixels"
     Options = TextureOptions
+    trains = True
 
     def provides(self, options: TextureOptions) -> Words:
         """What heads and pre-trainings find in it."""

@@ -46,6 +46,7 @@ class MAE:
     name = "mae"
     summary = "masked autoencoder: reconstruct hidden patches from visible ones"
     Options = MAEOptions
+    trains = True
 
     def provides(self, options: MAEOptions) -> Words:
         """Nothing that others need."""

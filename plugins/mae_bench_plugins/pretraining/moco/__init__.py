@@ -45,6 +45,7 @@ class MoCo:
     name = "moco"
     summary = "momentum contrast: two crops of one image agree, other images differ"
     Options = MoCoOptions
+    trains = True
 
     def provides(self, options: MoCoOptions) -> Words:
         """Nothing that others need."""

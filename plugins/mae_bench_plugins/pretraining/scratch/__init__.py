@@ -22,6 +22,7 @@ class Scratch:
     name = "scratch"
     summary = "random initialisation, optionally with the budget of a pre-training on top"
     Options = ScratchOptions
+    trains = False
 
     def provides(self, options: ScratchOptions) -> Words:
         """Nothing that others need."""

@@ -26,6 +26,7 @@ class WeightsFile:
     name = "weights"
     summary = "a weights file of another run or project; another roi, patch or number of channels is fitted"
     Options = WeightsOptions
+    trains = False
 
     def provides(self, options: WeightsOptions) -> Words:
         """Nothing that others need."""

@@ -1,0 +1,150 @@
+"""`ray`: one actor per GPU or CPU slot, here or on a cluster. What dies loses only the stage it was doing."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from mae_bench.errors import UsageError
+from mae_bench.values import Options
+
+if TYPE_CHECKING:
+    from mae_bench.grid.work import Outcome, Work
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # read when ray is imported
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_raylet_start_wait_time_s": "60",
+}
+
+
+class RayOptions(Options):
+    """Options of `ray`."""
+
+    address: str = Field(
+        "", description="of a running cluster, such as auto or ray://host:10001; empty: start one here"
+    )
+    slots: int = Field(0, ge=0, le=10_000, description="stages at once; 0: as many as the cluster has room for")
+    cpus: float = Field(1, gt=0, le=1024, description="CPU cores of a slot; also its threads")
+    gpus: float = Field(
+        0, ge=0, le=64, description="GPUs of a slot; below 1, slots share one; 0: 1 where there are GPUs"
+    )
+
+
+class RayExecutor:
+    """Runs stages as tasks of a graph: an encoder that ten cells share is made once, then the ten run side by side."""
+
+    name = "ray"
+    summary = "Ray: one worker per GPU or CPU slot, on this machine or a cluster that shares the store"
+    Options = RayOptions
+
+    @contextmanager
+    def open(self, options: RayOptions, reporter: Any) -> Iterator["RayPool"]:
+        """Connect to the cluster, or start one that ends with the block.
+
+        Raises:
+            UsageError: Ray is not installed, or the cluster has no room for a slot.
+        """
+        if find_spec("ray") is None:
+            raise UsageError("--executor ray needs Ray: pip install 'mae-bench[ray]'")
+        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+        import ray
+
+        started = not ray.is_initialized()
+        if started:
+            here = {} if options.address else {"include_dashboard": False}
+            ray.init(address=options.address or None, log_to_driver=False, logging_level="warning", **here)
+        try:
+            pool = RayPool(options)
+            try:
+                yield pool
+            finally:
+                pool.close()
+        finally:
+            if started:
+                ray.shutdown()
+
+
+class RayPool:
+    """Actors, each doing one stage after the other in a process of its own."""
+
+    def __init__(self, options: RayOptions) -> None:
+        import ray
+
+        room = ray.cluster_resources()
+        gpus = options.gpus or (1.0 if room.get("GPU", 0) >= 1 else 0.0)
+        fits = [room.get("CPU", 0) // options.cpus, *([room.get("GPU", 0) // gpus] if gpus else [])]
+        self.slots = min(options.slots or 10_000, int(min(fits)))
+        if self.slots < 1:
+            raise UsageError(
+                f"the Ray cluster has {room.get('CPU', 0):g} CPUs and {room.get('GPU', 0):g} GPUs: no slot"
+            )
+        threads = {"OMP_NUM_THREADS": str(max(1, int(options.cpus)))}
+        self.actor = ray.remote(
+            num_cpus=options.cpus, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": threads}
+        )(_Place)
+        self.idle: list[Any] = []
+        self.busy: dict[Any, tuple[str, Any]] = {}
+
+    def submit(self, identity: str, work: "Work") -> None:
+        """Hand the work to an idle actor, or a new one."""
+        place = self.idle.pop() if self.idle else self.actor.remote()
+        self.busy[place.perform.remote(work.model_dump_json())] = (identity, place)
+
+    def wait(self) -> tuple[str, "Outcome"]:
+        """The next that ended; an actor that died with its node or by itself is not used again."""
+        import ray
+
+        from mae_bench.errors import Interrupted
+        from mae_bench.grid.work import Outcome
+
+        (ended, *_), _ = ray.wait(list(self.busy), num_returns=1)
+        identity, place = self.busy.pop(ended)
+        try:
+            outcome = Outcome.model_validate_json(ray.get(ended))
+        except ray.exceptions.RayActorError as error:
+            return identity, Outcome(status="lost", reason=str(error).splitlines()[0])
+        except ray.exceptions.RayTaskError as error:
+            ray.kill(place)
+            if isinstance(error.cause, Interrupted):
+                return identity, Outcome(status="lost", reason=str(error.cause))
+            return identity, Outcome(status="failed", reason=f"{type(error.cause).__name__}: {error.cause}")
+        self.idle.append(place)
+        return identity, outcome
+
+    def give_up(self, work: "Work", reason: str) -> None:
+        """Leave a failed record."""
+        import ray
+
+        place = self.idle.pop() if self.idle else self.actor.remote()
+        ray.get(place.give_up.remote(work.model_dump_json(), reason))
+        self.idle.append(place)
+
+    def close(self) -> None:
+        """End all actors; what they were doing continues from its checkpoint in the next run."""
+        import ray
+
+        for place in [*self.idle, *(place for _, place in self.busy.values())]:
+            ray.kill(place)
+
+
+class _Place:
+    """What runs in an actor's process; texts in and out, so that driver and worker need not share a pickle."""
+
+    def __init__(self) -> None:
+        from mae_bench.grid.work import Worker
+
+        self.worker = Worker()
+
+    def perform(self, work: str) -> str:
+        from mae_bench.grid.work import Work
+
+        return self.worker.perform(Work.model_validate_json(work)).model_dump_json()
+
+    def give_up(self, work: str, reason: str) -> None:
+        from mae_bench.grid.work import Work
+
+        self.worker.give_up(Work.model_validate_json(work), reason)
