@@ -29,7 +29,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def install(session: nox.Session) -> None:
     """Make the environment that the next checks share; `wheel` tries the package as users get it."""
-    session.install("-e", ".[federated]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *GROUPS))
+    session.install(
+        "-e", ".[federated]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *GROUPS)
+    )
 
 
 @nox.session(venv_backend="none", requires=["install"])

@@ -1,5 +1,6 @@
 """What a site does with a message. The same app in a simulation, in worker processes and between hospitals."""
 
+import logging
 from collections.abc import Callable
 
 from flwr.app import Context, Error, Message
@@ -30,15 +31,21 @@ def leave(name: str) -> None:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train one round. What goes wrong is told by its kind: no text of a site's own travels."""
+    wire = bool(context.node_config.get("wire", True))
     simulated = str(context.node_config.get("workplace", ""))
     try:
         place = _workplaces[simulated](context)
         order, arrays = read_order(message)
         report = place.train(int(context.node_config["site"]), order, arrays)
-        return write_report(report, message, wire=bool(context.node_config.get("wire", True)))
+        return write_report(report, message, wire=wire)
     except Malformed as error:
         return Message(Error(REFUSED, f"refused: {error}"), reply_to=message)
     except Interrupted:
         raise
     except RunFailed:
         return Message(Error(DIVERGED, "its losses were not finite"), reply_to=message)
+    except Exception as error:
+        if not wire:
+            raise  # in the server's own process it is a fault of the program, and ends it
+        logging.getLogger(__name__).exception("the round failed")
+        return Message(Error(FAILED, type(error).__name__), reply_to=message)

@@ -85,5 +85,7 @@ def distance(new: Arrays, old: Arrays) -> float:
 def _explain(reply: Message) -> str:
     if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
         return "dead: its node went away"
+    if reply.error.code == ErrorCode.CLIENT_APP_CRASHED:
+        return "crashed: its process ended"
     # A site's own words are cut: they come from elsewhere and go into a record.
     return f"failed: {(reply.error.reason or 'without a reason')[:200]}"

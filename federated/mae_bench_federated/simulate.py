@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from mae_bench.engine import finetune, loop
@@ -35,7 +36,7 @@ def simulate(job: Job) -> dict[str, Any]:
     if place.federation.only is not None:
         return _alone(place, place.federation.only)
     privacy.check(place.federation)
-    course, plan = _course(place), job.plan()
+    course, plan = course_of(place), job.plan()
     course.check, course.check_steps, course.state = plan.check, plan.check_steps(), plan.state
     with _grid(place) as grid:
         account = run_rounds(course, grid)
@@ -45,7 +46,11 @@ def simulate(job: Job) -> dict[str, Any]:
     weights.give(job.module, common)
     facts = job.finish(account.history)
     _write(account, job)
-    facts["events"] = [_members(place), *facts["events"], *_site_scores(job)]
+    events = [_members(place), *facts["events"], *_site_scores(job)]
+    if job.setting.site_workers:
+        how = {"workers": job.setting.site_workers, "engine": job.setting.site_engine}
+        events.append({"event": "sites in processes", "stage": job.stage, **how})
+    facts["events"] = events
     facts |= {"bytes_up": account.bytes_up, "bytes_down": account.bytes_down}
     if "samples" in facts:
         facts["samples"] = account.samples
@@ -69,7 +74,7 @@ def _alone(place: Workplace, site: int) -> dict[str, Any]:
     return facts
 
 
-def _course(place: Workplace) -> Course:
+def course_of(place: Workplace) -> Course:
     """Sites without a case of this stage have nothing to train on; with few labels there may be some."""
     job, stage = place.job, place.job.plan().stage
     return Course(
@@ -86,11 +91,27 @@ def _course(place: Workplace) -> Course:
 
 @contextmanager
 def _grid(place: Workplace) -> Iterator[SimulatedGrid]:
-    grid = LocalGrid(place)
+    grid = _open(place)
     try:
         yield grid
     finally:
         grid.close()
+
+
+def _open(place: Workplace) -> SimulatedGrid:
+    setting = place.job.setting
+    if setting.site_engine == "ray":
+        if find_spec("ray") is None:
+            raise UsageError("--site-engine ray needs Ray: pip install 'mae-bench[ray]'")
+        from mae_bench_federated.grids.pool import PoolGrid
+        from mae_bench_federated.grids.ray import RayWorker
+
+        return PoolGrid(place, setting.site_workers or 1, RayWorker)
+    if setting.site_workers:
+        from mae_bench_federated.grids.pool import PoolGrid
+
+        return PoolGrid(place, setting.site_workers)
+    return LocalGrid(place)
 
 
 def _members(place: Workplace) -> dict[str, Any]:

@@ -389,8 +389,10 @@ class _SiteLoop(_Loop):
     def run(self) -> History:
         """Run to the end of the round, and keep the site's own state."""
         history = super().run()
-        # The accelerator holds on to every optimiser it was shown: there is one for each site and round.
-        self.accelerator.free_memory()
+        # The accelerator holds on to every optimiser it was shown, and there is one for each site and round. Its
+        # `free_memory` would also collect garbage, which can take as long as a small round.
+        self.accelerator._optimizers.clear()
+        self.accelerator._models.clear()
         own = {name: value for name, value in self.plan.module.state_dict().items() if name not in self.part.weights}
         optimizers = {turn: each.state_dict() for turn, each in self.optimizers.items()} if self.part.keep else {}
         checkpoint.save(self._state_path(self.end), {"module": own, "optimizers": optimizers})

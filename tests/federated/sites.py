@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mae_bench.data.source import open_data
 from mae_bench.engine import finetune, loop, pretrain
 from mae_bench.engine.device import make_accelerator
 from mae_bench.registry import registry
 from mae_bench.resolve import Request, resolve
-from mae_bench.run import _task_model, make_cell
+from mae_bench.run import make_cell
 from mae_bench.store import Store
 
 MNI = {"dataset.subjects": "9", "dataset.spacing": "6"}
@@ -36,8 +38,6 @@ def make_cell_of(store: Path, pretraining: str = "mae", head: str | None = None,
 
 def pretrain_job(store: Path, folder: Path, pretraining: str = "mae", **settings: Any) -> pretrain.Job:
     """The pre-training of such a cell, with new weights each time."""
-    import torch
-
     cell = make_cell_of(store, pretraining, **settings)
     spec, chosen, data = cell.spec, cell.chosen, cell.data
     torch.manual_seed(spec.pretrain_seed)
@@ -52,8 +52,12 @@ def pretrain_job(store: Path, folder: Path, pretraining: str = "mae", **settings
 def finetune_job(store: Path, folder: Path, **settings: Any) -> finetune.Job:
     """The fine-tuning of such a cell from random weights."""
     cell = make_cell_of(store, "scratch", **settings)
-    model, _ = _task_model(cell, Store(store))
-    data = cell.data
+    chosen, recipe, data = cell.chosen, cell.spec.recipe, cell.data
+    torch.manual_seed(cell.spec.seed)
+    encoder = chosen.plugin("backbone").build(
+        chosen.options["backbone"], len(data.task.channels), recipe.roi, drop_path=recipe.finetune.drop_path
+    )
+    model = chosen.plugin("head").build(chosen.options["head"], encoder, data.task)
     folder.mkdir(parents=True, exist_ok=True)
     return finetune.Job(
         cell.spec, data.task, model, data.prepared, cell.labelled, data.split.val, folder,
