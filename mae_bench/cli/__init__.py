@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from mae_bench.cli import data, doctor, grid, plugins, results, run, show, weights
+from mae_bench.cli import data, doctor, grid, leaderboard, plugins, results, run, show, weights
 from mae_bench.errors import InputError, Interrupted, MaeBenchError, UsageError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ show.register(app)
 doctor.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(grid.app, name="grid")
+app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(results.app, name="results")
 app.add_typer(weights.app, name="weights")
