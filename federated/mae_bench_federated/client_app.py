@@ -7,6 +7,7 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from mae_bench.errors import Interrupted, RunFailed
+from mae_bench_federated.hospital import workplace
 from mae_bench_federated.messages import Malformed, read_order, write_report
 from mae_bench_federated.site import Workplace
 
@@ -34,7 +35,7 @@ def train(message: Message, context: Context) -> Message:
     wire = bool(context.node_config.get("wire", True))
     simulated = str(context.node_config.get("workplace", ""))
     try:
-        place = _workplaces[simulated](context)
+        place = _workplaces[simulated](context) if simulated else workplace(context)
         order, arrays = read_order(message)
         report = place.train(int(context.node_config["site"]), order, arrays)
         return write_report(report, message, wire=wire)

@@ -91,7 +91,7 @@ def natural(subjects: Sequence[str], federation: Federation) -> dict[str, int]:
     Raises:
         InputError: the names tell fewer sites than were asked for.
     """
-    prefix = {subject: re.sub(r"([-_.]?\d+)+$", "", subject) for subject in subjects}
+    prefix = {subject: _prefix(subject) for subject in subjects}
     groups = sorted(set(prefix.values()), key=lambda name: (-list(prefix.values()).count(name), name))
     if len(groups) < federation.sites:
         raise InputError(
@@ -103,6 +103,12 @@ def natural(subjects: Sequence[str], federation: Federation) -> dict[str, int]:
         site[group] = counts.index(min(counts))
         counts[site[group]] += list(prefix.values()).count(group)
     return {subject: site[prefix[subject]] for subject in subjects}
+
+
+def _prefix(subject: str) -> str:
+    """Without the numbers at the end that are set apart, or else without the digits there."""
+    shorter = re.sub(r"([-_.]\d+)+$", "", subject)
+    return shorter if shorter != subject else re.sub(r"\d+$", "", subject)
 
 
 def _fill(place: dict[str, int], sites: int) -> None:

@@ -1,20 +1,27 @@
 """A stage shared by simulated sites on this machine: what `mae-bench run --sites` runs."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mae_bench.engine import finetune, loop
+from mae_bench.engine import loop
 from mae_bench.errors import UsageError
 from mae_bench.store import write_bytes, write_json
 from mae_bench_federated import privacy, weights
 from mae_bench_federated.grids.base import SimulatedGrid
 from mae_bench_federated.grids.local import LocalGrid
 from mae_bench_federated.rounds import Account, Course, run_rounds
-from mae_bench_federated.site import Job, Workplace, sites_of
+from mae_bench_federated.site import Workplace, sites_of
+
+if TYPE_CHECKING:
+    from mae_bench.engine import finetune
+    from mae_bench_federated.site import Job
 
 
 def simulate(job: Job) -> dict[str, Any]:
@@ -45,7 +52,7 @@ def simulate(job: Job) -> dict[str, Any]:
     job.module.load_state_dict(place.private, strict=False)
     weights.give(job.module, common)
     facts = job.finish(account.history)
-    _write(account, job)
+    write_account(account, job.folder)
     events = [_members(place), *facts["events"], *_site_scores(job)]
     if job.setting.site_workers:
         how = {"workers": job.setting.site_workers, "engine": job.setting.site_engine}
@@ -121,7 +128,7 @@ def _members(place: Workplace) -> dict[str, Any]:
 
 def _site_scores(job: Job) -> list[dict[str, Any]]:
     """Score of a fine-tuned model on each site's selection cases, and the worst of them."""
-    if isinstance(job, finetune.Job):
+    if job.stage == "finetune":
         own = sites_of(job, job.selection)
         scores = {
             f"site {site}": replace(job, selection=cases).scorer.score() for site, cases in enumerate(own) if cases
@@ -136,7 +143,8 @@ def _site_scores(job: Job) -> list[dict[str, Any]]:
     return []
 
 
-def _write(account: Account, job: Job) -> None:
+def write_account(account: Account, folder: Path) -> None:
+    """Leave the losses of each site, and what happened in each round."""
     rows = "".join(f"{number},{site},{step},{loss!r}\n" for number, site, step, loss in account.losses)
-    write_bytes(job.folder / "site_losses.csv", f"round,site,step,loss\n{rows}".encode())
-    write_json(job.folder / "rounds.json", account.rounds)
+    write_bytes(folder / "site_losses.csv", f"round,site,step,loss\n{rows}".encode())
+    write_json(folder / "rounds.json", account.rounds)

@@ -1,15 +1,17 @@
 """One site's part of a round: its cases, its scanner, its own state on its own disk, and the steps in between."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
 
-from mae_bench.engine import finetune, loop, pretrain
+from mae_bench.engine import loop
 from mae_bench.engine.progress import Silent
 from mae_bench.errors import InputError
 from mae_bench.spec import Federation
@@ -19,7 +21,11 @@ from mae_bench_federated.partition import Sites, divide, kinds_of
 from mae_bench_federated.shift import shift_of, shifted
 from mae_bench_federated.weights import Arrays
 
-Job = pretrain.Job | finetune.Job
+if TYPE_CHECKING:
+    # A hospital's process is new for each message, and what fine-tuning imports takes as long as all the rest.
+    from mae_bench.engine import finetune, pretrain
+
+    Job: TypeAlias = pretrain.Job | finetune.Job
 
 
 @dataclass
@@ -43,7 +49,7 @@ class Workplace:
         self.private = weights.take_private(module) | {name: state[name].detach().cpu().clone() for name in own}
 
     @classmethod
-    def simulated(cls, job: Job) -> "Workplace":
+    def simulated(cls, job: Job) -> Workplace:
         """Divide the job's cases as the federation says."""
         return cls(job, sites_of(job, job.cases))
 

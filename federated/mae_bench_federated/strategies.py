@@ -67,7 +67,7 @@ class Combination:
     def state(self) -> dict[str, Any]:
         """Tensors, in dictionaries and lists, for a checkpoint."""
         found = {name: getattr(self.strategy, name, None) for name in STATE}
-        return {name: _map(value, torch.from_numpy) for name, value in found.items() if value is not None}
+        return {name: _map(value, _tensor) for name, value in found.items() if value is not None}
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
@@ -116,6 +116,11 @@ def _reply(report: Report) -> Message:
     arrays: ArrayRecord = weights.pack(report.arrays, wire=False)
     content = RecordDict({ARRAYS: arrays, METRICS: MetricRecord({CASES: report.cases})})
     return Message(content, dst_node_id=1, message_type=MessageType.TRAIN)
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    """Of an array, or of a number, into which numpy turns an array without axes."""
+    return torch.from_numpy(np.asarray(value))
 
 
 def _map(value: Any, change: Any) -> Any:

@@ -16,11 +16,16 @@ FIRST = 2  # 1 is Flower's own server
 RUN = 1
 
 
+def be_server() -> None:
+    """Let this process make messages in the server's name."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = RUN, RUN, FIRST - 1
+
+
 class SimulatedGrid(Grid):
     """Sites that are all on this machine. `answer` says how they work through what they are sent."""
 
     def __init__(self, sites: int, node_config: dict[str, str | int | float | bool]) -> None:
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = RUN, RUN, FIRST - 1
+        be_server()
         self.sites, self.node_config = sites, node_config
         self._numbers, self._replies = count(), dict[str, Message]()
 

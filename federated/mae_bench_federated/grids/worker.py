@@ -22,7 +22,7 @@ from mae_bench.task import Task
 from mae_bench_federated import client_app
 from mae_bench_federated.build import build_model, build_objective
 from mae_bench_federated.partition import Sites
-from mae_bench_federated.site import Job, Workplace
+from mae_bench_federated.site import Workplace
 
 NAME = "worker"
 
@@ -78,7 +78,7 @@ class Bench:
             os.environ["CUDA_VISIBLE_DEVICES"] = str(self.gpu)
         torch.set_num_threads(self.threads)
         setting = loop.Setting(make_accelerator(), compile=self.compile)
-        job: Job
+        job: pretrain.Job | finetune.Job
         if self.stage == "pretrain":
             objective = build_objective(self.spec, self.task, registry())
             job = pretrain.Job(self.spec, self.task, objective, self.prepared, self.cases, self.folder, setting)
