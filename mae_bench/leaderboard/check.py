@@ -40,10 +40,11 @@ def check(root: Path, *, intervals: bool = True) -> Checked:
     submissions: list[Submission] = []
     problems: list[str] = []
     for board, folder in folders.items():
-        problems += strangers(folder)
-        bad = {line.split(": ")[0] for line in problems}
+        unusable = strangers(folder)
+        problems += [f"{path}: {fault}" for path, fault in unusable.items()]
+        bad = {path.name.partition(".")[0] for path in unusable}
         for path in sorted(folder.glob("*.json")):
-            if any(str(beside) in bad for beside in folder.glob(f"{path.stem}.*")):
+            if path.stem in bad:
                 continue
             try:
                 found = read_submission(board, path)

@@ -58,7 +58,11 @@ def _settings(spec: RunSpec) -> Iterator[tuple[str, Any]]:
 
 def _text(value: Any) -> str:
     """A value as `--set` reads it: JSON, or a bare word where JSON would read nothing else in it."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value)
     if isinstance(value, str):
+        if value.isidentifier() and value not in ("true", "false", "null", "NaN", "Infinity"):
+            return value
         try:
             json.loads(value)
         except ValueError:

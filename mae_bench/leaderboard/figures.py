@@ -17,6 +17,7 @@ from mae_bench.values import digest
 Figure = dict[str, Any]
 Ranked = Sequence[tuple[Section, Sequence[Row]]]
 MOST_LINES = 8
+MOST_DOTS, MOST_NAMED = 500, 12
 MOST_POINTS = 200  # of one distribution: more quantiles look the same
 
 
@@ -145,11 +146,15 @@ def _pareto(ranked: Ranked) -> Figure | None:
             groups[device].append((sum(cost.wall_s for cost in spent) / len(spent) / 3600, row))
     if sum(map(len, groups.values())) < 2:
         return None
-    data = [
-        _with_intervals(device, points)
-        | {"mode": "markers", "text": [_plain(row.method.label) for _, row in sorted(points, key=lambda each: each[0])]}
-        for device, points in sorted(groups.items())
-    ]
+    data = []
+    for device, found in sorted(groups.items()):
+        points = sorted(found, key=lambda point: point[0])[:MOST_DOTS]
+        names = [_plain(row.method.label) for _, row in points]
+        mode = "markers+text" if len(points) <= MOST_NAMED else "markers"
+        data.append(_with_intervals(device, points) | {"mode": mode, "textposition": "top center", "text": names})
+        best = _frontier(points)
+        shape = {"mode": "lines", "line": {"shape": "hv", "dash": "dot"}, "hoverinfo": "skip"}
+        data.append(_line(f"best for its {device}", [x for x, _ in best], [y for _, y in best], **shape))
     return _figure(
         "Score against cost",
         "Mean training time of a run, pre-training included; devices are not comparable with each other.",
@@ -157,6 +162,15 @@ def _pareto(ranked: Ranked) -> Figure | None:
         {"title": "hours", "type": "log"},
         {"title": ranked[0][0].metric},
     )
+
+
+def _frontier(points: Sequence[tuple[float, Row]]) -> list[tuple[float, float]]:
+    """Of points by rising cost, those that score higher than every cheaper one."""
+    found: list[tuple[float, float]] = []
+    for cost, row in points:
+        if row.score is not None and (not found or row.score.value > found[-1][1]):
+            found.append((cost, row.score.value))
+    return found
 
 
 def _cases(submission: Submission) -> Figure | None:
@@ -203,6 +217,8 @@ def _box(name: str, values: Any, texts: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _curves(submission: Submission) -> Figure | None:
+    if not submission.has(".losses.csv"):
+        return None
     table = submission.curves()
     names: Iterable[str] = dict.fromkeys(table["curve"])
     data = []
@@ -210,8 +226,6 @@ def _curves(submission: Submission) -> Figure | None:
         chosen = table[table["curve"] == name]
         more = {"mode": "lines+markers", "yaxis": "y2"} if name == "selection" else {"mode": "lines"}
         data.append(_line(name, chosen["step"].tolist(), chosen["value"].tolist(), **more))
-    if not data:
-        return None
     figure = _figure(
         "Training", "Losses, and the score on the selection cases.", data, {"title": "step"}, {"title": "loss"}
     )
@@ -221,9 +235,9 @@ def _curves(submission: Submission) -> Figure | None:
 
 def _sites(submission: Submission) -> Figure | None:
     """Mean loss of each site over the rounds."""
-    table = submission.site_curves()
-    if not len(table):
+    if not submission.has(".site_losses.csv"):
         return None
+    table = submission.site_curves()
     means = table.groupby(["site", "round"], sort=True)["loss"].mean().reset_index()
     data = []
     for site in list(dict.fromkeys(means["site"]))[:40]:

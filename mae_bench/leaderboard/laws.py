@@ -37,7 +37,7 @@ def _key(submission: Submission) -> Iterator[str]:
         yield f"key: {record.key} is not the name of the file"
     if record.key == key:
         return
-    if submission.written_as == record.key:
+    if submission.written_key == record.key:
         yield f"key: superseded: specifications have fields now that this one lacks (it would be {key}); run it again"
     else:
         yield f"key: {record.key}, but the specification has {key}"

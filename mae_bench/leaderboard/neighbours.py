@@ -9,6 +9,8 @@ from mae_bench.leaderboard.board import board_name
 from mae_bench.leaderboard.submission import Submission
 from mae_bench.values import canonical_json
 
+PLUGINS = ("dataset", "backbone", "pretrain", "head")
+
 
 def disagreements(submissions: Sequence[Submission]) -> Iterator[str]:
     """Everything that is wrong with records beside each other, a line for each, naming the file."""
@@ -50,34 +52,31 @@ def _old_rules(submissions: Sequence[Submission]) -> Iterator[str]:
 
 def _replaced(submissions: Sequence[Submission]) -> Iterator[str]:
     """A run is replaced by one of the same cell whose plugins have more options: it came from a later version."""
-    for same in _groups(submissions, lambda each: _cell(each)):
-        for old, new in permutations(same, 2):
-            if old.record.spec.protocol.version <= new.record.spec.protocol.version and _grew(old, new):
-                yield f"{_file(old)}: superseded by {new.key}: the same cell, with options that this one lacks"
-                break
+    for same in _groups(submissions, _cell):
+        by_names: dict[frozenset[str], dict[str, Submission]] = defaultdict(dict)
+        options = {each.key: _options(each) for each in same}
+        for each in same:
+            by_names[frozenset(options[each.key])][canonical_json(options[each.key])] = each
+        for fewer, more in permutations(by_names, 2):
+            if fewer < more:
+                for new in by_names[more].values():
+                    shared = {name: options[new.key][name] for name in fewer}
+                    if old := by_names[fewer].get(canonical_json(shared)):
+                        yield f"{_file(old)}: superseded by {new.key}: the same cell, with options that this one lacks"
 
 
 def _cell(submission: Submission) -> str:
     """The specification but for the options of its plugins."""
     spec = submission.record.spec.model_dump(mode="json", exclude={"protocol": {"summary"}, "recipe": {"summary"}})
-    for place in ("dataset", "backbone", "pretrain", "head"):
+    for place in PLUGINS:
         spec[place] = spec[place]["name"]
     return canonical_json(spec)
 
 
-def _grew(old: Submission, new: Submission) -> bool:
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (getattr(old.record.spec, place).options, getattr(new.record.spec, place).options)
-        for place in ("dataset", "backbone", "pretrain", "head")
-    ]
-    return all(first.items() <= second.items() for first, second in map(_texts, pairs)) and any(
-        len(second) > len(first) for first, second in pairs
-    )
-
-
-def _texts(pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
-    first, second = ({name: canonical_json(value) for name, value in options.items()} for options in pair)
-    return first, second
+def _options(submission: Submission) -> dict[str, Any]:
+    """Options of all plugins, by dotted path."""
+    spec = submission.record.spec
+    return {f"{place}.{name}": value for place in PLUGINS for name, value in getattr(spec, place).options.items()}
 
 
 def _other_cases(submissions: Sequence[Submission]) -> Iterator[str]:

@@ -1,13 +1,14 @@
 """The order of the methods of a section, by the project's own standings."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from mae_bench.leaderboard.board import Method, Section
+from mae_bench.metrics.contributions import contributions
 from mae_bench.standings import lower_is_better, method_table, standings
 from mae_bench.stats.bootstrap import Interval, two_way_interval
 
@@ -33,16 +34,11 @@ class Row:
 def ranked(section: Section) -> list[Row]:
     """The rows of a section, best first; those without a score come last."""
     runs = {method.address: {seed: run.cases for seed, run in method.runs.items()} for method in section.methods}
-    tables = {address: method_table(each, section.metric) for address, each in runs.items()}
     sign = 1 if lower_is_better(section.metric) else -1
-    means = {
-        address: float(np.nanmean(table)) if table.notna().to_numpy().any() else np.inf
-        for address, table in tables.items()
-    }
-    order = sorted(
-        means, key=lambda address: (sign * means[address] if np.isfinite(means[address]) else np.inf, address)
-    )
-    compared = _affordable(order, tables)
+    # The scores of single runs are means over their cases: `laws` made them again.
+    means = {method.address: _mean(method, section.metric) for method in section.methods}
+    order = sorted(means, key=lambda address: (np.isnan(means[address]), sign * means[address], address))
+    compared = _affordable(order, runs, section.metric)
     # By label, which breaks ties in a way that people can follow.
     name = {method.address: method.label for method in section.methods}
     found = {each.label: each for each in standings({name[each]: runs[each] for each in compared}, section.metric)}
@@ -53,18 +49,25 @@ def ranked(section: Section) -> list[Row]:
         if standing is not None:
             rows.append(Row(methods[address], standing.score, standing.low, standing.high))
         else:
-            rows.append(Row(methods[address], two_way_interval(tables[address].to_numpy().T, resamples=2_000), 0, 0))
+            table = method_table(runs[address], section.metric).to_numpy(float)
+            rows.append(Row(methods[address], two_way_interval(table.T, resamples=2_000), 0, 0))
     return rows
 
 
-def _affordable(order: Sequence[str], tables: dict[str, pd.DataFrame]) -> list[str]:
+def _mean(method: Method, metric: str) -> float:
+    values = [run.record.metrics[metric].value for run in method.runs.values()]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else float("nan")
+
+
+def _affordable(order: Sequence[str], runs: Mapping[str, Mapping[int, pd.DataFrame]], metric: str) -> list[str]:
     """The best methods, as many as can be compared with at most MOST_PAIRS tests of single pairs."""
     alike: dict[tuple[int, ...], int] = defaultdict(int)
     pairs = 0
     for count, address in enumerate(order):
-        table = tables[address]
-        seeds = tuple(map(int, table.columns))
-        together = len(seeds) > 1 and not table.isna().to_numpy().any()
+        seeds = tuple(runs[address])
+        whole = all(np.isfinite(contributions(table, metric)).all() for table in runs[address].values())
+        together = len(seeds) > 1 and whole
         pairs += count - (alike[seeds] if together else 0)
         if pairs > MOST_PAIRS:
             return list(order[:count])

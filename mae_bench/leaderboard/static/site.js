@@ -21,7 +21,7 @@
     number: value => [value[1]],
     bar: value => {
       const drawing = svg("svg", { viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": "true" });
-      drawing.append(svg("line", { x1: value[1], x2: value[3], y1: 6, y2: 6 }), svg("circle", { cx: value[2], cy: 6, r: 2.5 }));
+      drawing.append(svg("line", { x1: value[1], x2: value[3], y1: 6, y2: 6 }), svg("line", { class: "middle", x1: value[2], x2: value[2], y1: 1, y2: 11 }));
       return [drawing, " ", make("span", {}, value[4])];
     },
     links: value => value.flatMap(([text, key]) => KEY.test(key) ? [make("a", { href: `${root}/records/${key}.html` }, text), " "] : [text, " "]),
