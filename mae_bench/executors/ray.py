@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
@@ -76,9 +76,8 @@ class RayPool:
 
         room = ray.cluster_resources()
         gpus = options.gpus or (1.0 if room.get("GPU", 0) >= 1 else 0.0)
-        fits = [room.get("CPU", 0) // options.cpus, *([room.get("GPU", 0) // gpus] if gpus else [])]
-        self.slots = min(options.slots or 10_000, int(min(fits)))
-        if self.slots < 1:
+        self.options = options.model_copy(update={"gpus": gpus})
+        if self._fitting() < 1:
             raise UsageError(
                 f"the Ray cluster has {room.get('CPU', 0):g} CPUs and {room.get('GPU', 0):g} GPUs: no slot"
             )
@@ -87,12 +86,27 @@ class RayPool:
             num_cpus=options.cpus, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": threads}
         )(_Place)
         self.idle: list[Any] = []
-        self.busy: dict[Any, tuple[str, Any]] = {}
+        self.busy: dict[Any, _Busy] = {}
+
+    @property
+    def slots(self) -> int:
+        """Places the cluster has now: nodes may join, and a lost node takes its places with it."""
+        return max(1, min(self.options.slots or self._fitting(), self._fitting()))
+
+    def _fitting(self) -> int:
+        import ray
+
+        room, wanted = ray.cluster_resources(), {"CPU": self.options.cpus, "GPU": self.options.gpus}
+        return int(min(room.get(kind, 0) // share for kind, share in wanted.items() if share))
 
     def submit(self, identity: str, work: "Work") -> None:
         """Hand the work to an idle actor, or a new one."""
-        place = self.idle.pop() if self.idle else self.actor.remote()
-        self.busy[place.perform.remote(work.model_dump_json())] = (identity, place)
+        place, started = self.idle.pop() if self.idle else self._new_place()
+        self.busy[place.perform.remote(work.model_dump_json())] = _Busy(identity, work, place, started)
+
+    def _new_place(self) -> tuple[Any, Any]:
+        place = self.actor.remote()
+        return place, place.start.remote()
 
     def wait(self) -> tuple[str, "Outcome"]:
         """The next that ended; an actor that died with its node or by itself is not used again."""
@@ -102,7 +116,7 @@ class RayPool:
         from mae_bench.grid.work import Outcome
 
         (ended, *_), _ = ray.wait(list(self.busy), num_returns=1)
-        identity, place = self.busy.pop(ended)
+        identity, _, place, started = self.busy.pop(ended)
         try:
             outcome = Outcome.model_validate_json(ray.get(ended))
         except ray.exceptions.RayActorError as error:
@@ -112,23 +126,43 @@ class RayPool:
             if isinstance(error.cause, Interrupted):
                 return identity, Outcome(status="lost", reason=str(error.cause))
             return identity, Outcome(status="failed", reason=f"{type(error.cause).__name__}: {error.cause}")
-        self.idle.append(place)
+        self.idle.append((place, started))
+        self._take_over()
         return identity, outcome
+
+    def _take_over(self) -> None:
+        """Give an idle actor the work of one that has not started: after a loss there may be no room for that one."""
+        import ray
+
+        for ticket, (identity, work, place, started) in list(self.busy.items()):
+            if self.idle and not ray.wait([started], timeout=0)[0]:
+                del self.busy[ticket]
+                ray.kill(place)
+                self.submit(identity, work)
 
     def give_up(self, work: "Work", reason: str) -> None:
         """Leave a failed record."""
         import ray
 
-        place = self.idle.pop() if self.idle else self.actor.remote()
+        place, started = self.idle.pop() if self.idle else self._new_place()
         ray.get(place.give_up.remote(work.model_dump_json(), reason))
-        self.idle.append(place)
+        self.idle.append((place, started))
 
     def close(self) -> None:
         """End all actors; what they were doing continues from its checkpoint in the next run."""
         import ray
 
-        for place in [*self.idle, *(place for _, place in self.busy.values())]:
+        for place in [*(place for place, _ in self.idle), *(busy.place for busy in self.busy.values())]:
             ray.kill(place)
+
+
+class _Busy(NamedTuple):
+    """Work at an actor. started: a reference that is there once the actor runs."""
+
+    identity: str
+    work: "Work"
+    place: Any
+    started: Any
 
 
 class _Place:
@@ -138,6 +172,9 @@ class _Place:
         from mae_bench.grid.work import Worker
 
         self.worker = Worker()
+
+    def start(self) -> None:
+        """Answer, once this runs."""
 
     def perform(self, work: str) -> str:
         from mae_bench.grid.work import Work

@@ -10,7 +10,10 @@ from mae_bench.values import Options
 class Pool(Protocol):
     """Places that work. At most `slots` pieces are handed in at a time."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many pieces can be worked on now; at least 1."""
+        ...
 
     def submit(self, identity: str, work: Work) -> None:
         """Take a piece of work; returns at once or when it is done."""
