@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,7 +25,8 @@ class Comparison:
     """A minus B on the same seeds and cases. sentence: what may be claimed.
 
     difference: with the interval that belongs to `p` (stats/mixed.py). bootstrap: the same by hierarchical bootstrap,
-    for readers who know that one. needed: seeds or cases that would find a difference of this size.
+    for readers who know that one. needed: seeds or cases that would find a difference of this size. by_case: A minus B,
+    mean over seeds. keys: of the two records of the first seed.
     """
 
     metric: str
@@ -38,6 +40,8 @@ class Comparison:
     cases: int
     differing: tuple[str, ...]
     sentence: str
+    by_case: dict[str, float]
+    keys: tuple[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON document."""
@@ -132,7 +136,29 @@ def compare(store: Store, a: str, b: str, where: Sequence[str], metric: str | No
         *shape,
         differing,
         _sentence(a, b, metric, test, shape, more, besides),
+        dict(zip(map(str, first.index[known]), table.mean(axis=0).tolist(), strict=True)),
+        (pairs[0][0].key, pairs[0][1].key),
     )
+
+
+FIGURED = 3  # cases at each end of a figure
+
+
+def draw_comparison(store: Store, found: Comparison, a: str, b: str, path: Path) -> None:
+    """Draw the cases that A improves most over B, then those it worsens most, as the first seed they share has them.
+
+    Raises:
+        InputError: the runs have kept no slices (classification, or an older version).
+    """
+    from mae_bench.engine import pictures
+
+    first, second = (pictures.read_slices(store.folder("models", key) / pictures.SLICES) for key in found.keys)
+    sign = -1 if lower_is_better(found.metric) else 1
+    order = sorted(found.by_case, key=lambda case: -sign * found.by_case[case])
+    count = min(FIGURED, len(order) // 2)
+    chosen = [*order[:count], *reversed(order[len(order) - count :])]
+    titles = [f"{case}: A - B = {found.by_case[case]:+.3f} {found.metric}" for case in chosen]
+    pictures.differences([(first[case], second[case]) for case in chosen], titles, (a, b), path)
 
 
 def _by_seed(records: Sequence[ResultRecord], selector: str) -> dict[int, ResultRecord]:

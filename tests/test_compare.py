@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mae_bench.compare import compare, field_of, select
+from mae_bench.compare import compare, draw_comparison, field_of, select
+from mae_bench.engine import pictures
 from mae_bench.errors import InputError, MaeBenchError, UsageError
 from mae_bench.record import ResultRecord
 from mae_bench.stats.bootstrap import Scores, two_way_interval
@@ -251,3 +253,33 @@ def test_a_case_file_that_was_changed_is_refused(store: Store, add: Add) -> None
     path.write_bytes(path.read_bytes().replace(b"0.", b"0.9", 1))
     with pytest.raises(InputError, match="changed since the record was written"):
         compare(store, "pretrain=mae", "pretrain=scratch", (), None)
+
+
+def test_the_figure_shows_the_most_improved_first_and_the_most_worsened(store: Store, add: Add, tmp_path: Path) -> None:
+    """Slices of both runs are needed; cases at both ends are drawn, as the first shared seed has them."""
+    change = np.linspace(-0.2, 0.4, len(CASES))
+    a, b = add(MAE, scores(0) + change), add(SCRATCH, scores(0))
+    found = compare(store, "pretrain=mae", "pretrain=scratch", (), None)
+    assert max(found.by_case, key=lambda case: found.by_case[case]) == CASES[-1]
+    assert found.by_case[CASES[0]] == pytest.approx(-0.2)
+    with pytest.raises(InputError, match="keep slices"):
+        draw_comparison(store, found, "A", "B", tmp_path / "figure.png")
+    rng = np.random.default_rng(0)
+    for record in (a, b):
+        slices = [
+            pictures.Slice(
+                case,
+                rng.random((9, 8), np.float32),
+                rng.integers(0, 3, (9, 8), np.uint8),
+                rng.integers(0, 3, (9, 8), np.uint8),
+            )
+            for case in CASES
+        ]
+        path = store.folder("models", record.key) / pictures.SLICES
+        pictures.keep_slices(slices, path)
+        kept = pictures.read_slices(path)
+        assert list(kept) == CASES
+        np.testing.assert_array_equal(kept[CASES[3]].prediction, slices[3].prediction)
+    draw_comparison(store, found, "A", "B", tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.size == (1000, 1580)

@@ -1,5 +1,6 @@
 """`mae-bench results`: records in the store, and what may be claimed from them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,13 +67,19 @@ def compare_results(
     b: Annotated[str, typer.Argument(help="records of B, likewise")],
     where: Where = None,
     metric: Annotated[str | None, typer.Option(help="column of the per-case scores [default: the main metric]")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="draw the cases that A improves and worsens most into this PNG")
+    ] = None,
     store: output.StoreOption = None,
     as_json: output.JsonOption = False,
 ) -> None:
     """Compare two methods on the same cases and seeds, and say what may be claimed."""
-    from mae_bench.compare import compare
+    from mae_bench.compare import compare, draw_comparison
 
-    found = compare(output.open_store(store), a, b, where or [], metric)
+    place = output.open_store(store)
+    found = compare(place, a, b, where or [], metric)
+    if figure is not None:
+        draw_comparison(place, found, a, b, figure)
     rows = [
         (f"A: {a}", f"{found.mean_a:.4f}"),
         (f"B: {b}", f"{found.mean_b:.4f}"),

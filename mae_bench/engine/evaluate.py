@@ -70,6 +70,7 @@ def evaluate(
     if task.kind == "classification":
         return summarise_findings(cases, task)
     pictures.overlays(slices, cases["dice"].to_numpy(float), task, folder / "overlays.png")
+    pictures.keep_slices(slices, folder / pictures.SLICES)
     return summarise_regions(cases, task, spec.protocol)
 
 

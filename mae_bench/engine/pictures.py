@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from mae_bench.errors import InputError
 from mae_bench.store import write_bytes
 from mae_bench.task import Task
 
@@ -91,6 +92,66 @@ def overlays(slices: Sequence[Slice], scores: NDArray[np.float64], task: Task, p
         labelcolor="white",
         frameon=False,
     )
+    _write(figure, path)
+
+
+SLICES = "slices.npz"  # beside a model: what `overlays` was drawn from, of every test case
+
+
+def keep_slices(slices: Sequence[Slice], path: Path) -> None:
+    """Write slices so that another run on the same cases can be drawn beside them."""
+    arrays = {
+        f"{number}.{name}": np.asarray(value)
+        for number, shown in enumerate(slices)
+        for name, value in shown._asdict().items()
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_slices(path: Path) -> dict[str, Slice]:
+    """Slices by case.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: missing: only segmentations of this version keep slices", "run the cell anew")
+    with np.load(path, allow_pickle=False) as arrays:
+        count = len({name.partition(".")[0] for name in arrays.files})
+        found = [Slice(*(arrays[f"{number}.{name}"] for name in Slice._fields)) for number in range(count)]
+    return {str(shown.case): shown for shown in found}
+
+
+def differences(
+    pairs: Sequence[tuple[Slice, Slice]], titles: Sequence[str], names: tuple[str, str], path: Path
+) -> None:
+    """Draw the same cases under two runs: truth, A, B, and where they differ.
+
+    There, orange is where A alone is right, blue where B alone is, grey where both are wrong in different ways.
+    """
+    rows = len(pairs)
+    figure = Figure(figsize=(10, 2.5 * rows + 0.8), layout="constrained", facecolor="black")
+    axes = figure.subplots(rows, 4, squeeze=False)
+    labels = ListedColormap(["black", *(COLOURS * 26)[:255]])
+    verdicts = ListedColormap(["black", "#E69F00", "#56B4E9", "#999999"])
+    for row, (a, b), title in zip(axes, pairs, titles, strict=True):
+        right_a, right_b = a.prediction == a.truth, b.prediction == b.truth
+        verdict = np.where(a.prediction == b.prediction, 0, np.where(right_a, 1, np.where(right_b, 2, 3)))
+        layers = (
+            (a.truth, labels, 255),
+            (a.prediction, labels, 255),
+            (b.prediction, labels, 255),
+            (verdict, verdicts, 3),
+        )
+        heads = (title, f"A: {names[0]}", f"B: {names[1]}", "orange: A alone right, blue: B alone")
+        for axis, (layer, table, top), head in zip(row, layers, heads, strict=True):
+            axis.imshow(a.image.T, origin="lower", cmap="gray", interpolation="nearest")
+            shown = np.ma.masked_equal(layer.T, 0)
+            axis.imshow(shown, origin="lower", cmap=table, vmin=0, vmax=top, alpha=0.6, interpolation="nearest")
+            axis.set_title(head, color="white", fontsize=8)
+            axis.set(xticks=[], yticks=[])
     _write(figure, path)
 
 
