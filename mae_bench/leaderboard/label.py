@@ -79,6 +79,7 @@ def _name(fields: Mapping[str, Any], varying: Mapping[str, set[tuple[str, str]]]
             f"{path.removeprefix(f'{part}.')} {_text(fields[path])}"
             for place, path in sorted(varying[part])
             if place == group
+            and path != part
             and path in fields
             and not (part == "federation" and path.endswith((".sites", ".strategy")))
         ]

@@ -1,5 +1,6 @@
 """What a record must keep to stand on a board. Each law yields what is wrong, in words that name the field."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ from mae_bench.stats.summary import findings_of, point_values, summarise
 from mae_bench.values import digest
 
 Law = Callable[[Submission], Iterator[str]]
+SHA256 = re.compile(r"[0-9a-f]{64}")
 TOLERANCE = 1e-6  # sums taken in another order differ by less; a changed score differs by more
 # Above these an interval takes minutes or the memory of a laptop to make again; the scores themselves are always made.
 MOST_RANKED, MOST_PAIRED = 20_000, 300
@@ -89,6 +91,8 @@ def _split(submission: Submission) -> Iterator[str]:
     known = {case for cases in sides.values() for case in cases}
     if data.identities and set(data.identities) != known:
         yield "data.identities: not of the cases of the split"
+    if not all(SHA256.fullmatch(identity.sha256) for identity in data.identities.values()):
+        yield "data.identities: a hash that is no SHA-256"
 
 
 def _scores_in_range(submission: Submission) -> Iterator[str]:

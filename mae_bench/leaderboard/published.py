@@ -74,12 +74,18 @@ def read_published(path: Path) -> Published:
     try:
         if path.is_symlink() or path.stat().st_size > LARGEST_FILE:
             raise InputError(f"{path}: not a plain file of at most {LARGEST_FILE} bytes")
-        text = path.read_text("utf-8")
-        if fault := next(filter(None, map(fault_of_text, text.splitlines())), None):
+        found = Published.model_validate(tomllib.loads(path.read_text("utf-8")))
+        texts = [found.dataset, found.title, *(text for group in found.groups for text in _texts(group))]
+        if fault := next(filter(None, map(fault_of_text, texts)), None):
             raise InputError(f"{path}: {fault}")
-        return Published.model_validate(tomllib.loads(text))
+        return found
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
     except ValidationError as error:
         lines = [f"{path}: {line}" for line in validation_lines(error)]
         raise InputError(f"{path}: not published numbers as they should be", problems=lines) from error
+
+
+def _texts(group: Group) -> list[str]:
+    numbers = [text for each in group.numbers for text in (each.method, each.metric, each.source, each.note)]
+    return [group.title, group.protocol, *numbers]

@@ -7,6 +7,7 @@ No path is ever taken from a record: files are those that lie beside it under it
 
 import csv
 import hashlib
+import io
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -199,7 +200,7 @@ def _curves(path: Path, columns: tuple[str, ...], text: str) -> pd.DataFrame:
 def _table(data: bytes, text: str = "case") -> pd.DataFrame:
     """A CSV of numbers, with one column of texts. An empty cell is NaN. Raises ValueError."""
     try:
-        names, *rows = csv.reader(data.decode("utf-8").splitlines(), strict=True)
+        names, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True)
     except (UnicodeDecodeError, csv.Error, ValueError) as error:
         raise ValueError(f"not a table of numbers: {error}") from None
     if len(set(names)) < len(names) or len(rows) > ROWS:
