@@ -30,7 +30,7 @@ def lint(session: nox.Session) -> None:
 def install(session: nox.Session) -> None:
     """Make the environment that the next checks share; `wheel` tries the package as users get it."""
     session.install(
-        "-e", ".[federated]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *GROUPS)
+        "-e", ".[federated,ray]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *GROUPS)
     )
 
 

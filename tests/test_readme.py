@@ -12,6 +12,7 @@ import typer
 
 from mae_bench.cli import app
 from mae_bench.registry import HOOKS, registry
+from mae_bench.resolve import FEDERATION
 
 README = Path(__file__).parents[1] / "README.md"
 TABLE = re.compile(r"(<!-- plugins:.*?-->\n).*?(<!-- /plugins -->)", re.DOTALL)
@@ -49,6 +50,7 @@ def test_commands_exist(line):
     plugin_flags = {
         f"--{name.replace('_', '-')}" for listed in registry().all() for name in listed.plugin.Options.model_fields
     }
+    plugin_flags |= {f"--{name.replace('_', '-')}" for name in FEDERATION}
     flags = {word.partition("=")[0] for word in words if word.startswith("--")}
     assert flags <= known | (plugin_flags if command.name == "run" else set())
 
