@@ -16,6 +16,7 @@ import pytest
 from mae_bench.errors import InputError, UsageError
 from mae_bench.registry import registry
 from mae_bench.scaffold import KINDS, write
+from tests.grid.tiny import write_grid
 from tests.scaffold.installed import install, mae_bench
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +129,15 @@ def test_it_runs_with_first_party_plugins(site: Path) -> None:
     answer = mae_bench(site, *RUN, *MNI, "--pretrain", "tiny-pretraining", "--noise", "0.3")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["spec"]["pretrain"] == {"name": "tiny-pretraining", "options": {"noise": 0.3}}
+
+
+@pytest.mark.slow
+def test_it_enters_a_grid_file(site: Path, tmp_path: Path) -> None:
+    file = write_grid(tmp_path / "grid.toml", '[[sweep]]\npretrain = ["scratch", "tiny-pretraining"]\n')
+    answer = mae_bench(site, "grid", "run", str(file), "--store", str(tmp_path / "store"), "--json")
+    assert answer.returncode == 0, answer.stderr
+    cells = {cell["pretrain"]: cell["state"] for cell in json.loads(answer.stdout)["cells"]}
+    assert cells == {"scratch": "done", "tiny-pretraining": "done"}
 
 
 def test_a_second_distribution_of_one_name_is_refused_with_both_named(projects: Path, tmp_path: Path) -> None:
