@@ -78,5 +78,7 @@ def wheel(session: nox.Session) -> None:
 @nox.session
 def speed(session: nox.Session) -> None:
     """Benchmarks beside peers from the package index; not among the default checks, since machines are noisy."""
-    session.install(".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "speed"))
+    session.install(
+        ".[federated,ray]", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "speed")
+    )
     session.run("pytest", "benchmarks/speed", "-s", "--benchmark-disable-gc", *session.posargs)

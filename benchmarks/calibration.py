@@ -36,9 +36,15 @@ def draw(rng: np.random.Generator, seeds: int, cases: int, truth: Components, me
 def simulate(repeats: int) -> None:
     """Print error rates of the test and of the bootstrap interval, and power as found and as predicted."""
     rng = np.random.default_rng(0)
-    print(
-        "| what is behind the differences | seeds x cases | equals told apart | by bootstrap | power: found | predicted |"
+    heads = (
+        "what is behind the differences",
+        "seeds x cases",
+        "equals told apart",
+        "by bootstrap",
+        "power",
+        "predicted",
     )
+    print(f"| {' | '.join(heads)} |")
     print("|---|---|---|---|---|---|")
     for (words, truth), (seeds, cases) in itertools.product(TRUTHS.items(), SHAPES):
         tables = [draw(rng, seeds, cases, truth, 0.0) for _ in range(repeats)]
