@@ -11,6 +11,7 @@ import pandas as pd
 
 from mae_bench.errors import InputError, UsageError
 from mae_bench.record import ResultRecord
+from mae_bench.spec import Federation
 from mae_bench.standings import lower_is_better, method_table, paired_table
 from mae_bench.stats.bootstrap import LEVEL, Interval, two_way_interval
 from mae_bench.stats.mixed import Needed, Test, components, difference_test, needed
@@ -56,6 +57,12 @@ def field_of(record: ResultRecord, name: str) -> Any:
     if first in CHOICES:
         choice = getattr(spec, first)
         return choice.options.get(rest) if rest else choice.name
+    if first == "federation":
+        federation = spec.federation
+        if not rest:
+            return "none" if federation is None else f"{federation.sites} sites"
+        if rest in Federation.model_fields:
+            return None if federation is None else getattr(federation, rest)
     if name in ("protocol", "recipe"):
         return getattr(spec, name).name
     if name == "kind":
@@ -66,7 +73,7 @@ def field_of(record: ResultRecord, name: str) -> Any:
         return getattr(record, name)
     raise UsageError(
         f"{name!r} is no field of a record; try dataset, protocol, backbone, pretrain, pretrain.ratio, head, "
-        "recipe, labels, seed, pretrain_seed, kind or status"
+        "recipe, labels, seed, pretrain_seed, federation, federation.partition, kind or status"
     )
 
 

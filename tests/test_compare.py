@@ -228,6 +228,17 @@ def test_fields_by_their_short_names() -> None:
             field_of(record, name)
 
 
+def test_fields_of_a_federation() -> None:
+    shared = make_record(make_spec(federation={"sites": 4, "partition": "dirichlet"}))
+    alone = make_record()
+    assert field_of(shared, "federation") == "4 sites"
+    assert field_of(shared, "federation.partition") == "dirichlet"
+    assert (field_of(alone, "federation"), field_of(alone, "federation.partition")) == ("none", None)
+    assert select([shared, alone], ("federation=none",)) == [alone]
+    with pytest.raises(UsageError, match="is no field of a record"):
+        field_of(shared, "federation.colour")
+
+
 def test_select() -> None:
     records = [make_record(make_spec(labels=labels, seed=seed)) for labels in (0.1, 1.0) for seed in (0, 1)]
     assert select(records, ()) == records

@@ -22,7 +22,18 @@ def list_results(where: Where = None, store: output.StoreOption = None, as_json:
     from mae_bench.compare import field_of, select
 
     records = select(output.open_store(store).records(), where or [])
-    columns = ["dataset", "protocol", "backbone", "pretrain", "head", "recipe", "labels", "seed", "pretrain_seed"]
+    columns = [
+        "dataset",
+        "protocol",
+        "backbone",
+        "pretrain",
+        "head",
+        "recipe",
+        "labels",
+        "federation",
+        "seed",
+        "pretrain_seed",
+    ]
     documents = [
         {"key": record.key, "status": record.status}
         | {column: field_of(record, column) for column in columns}
