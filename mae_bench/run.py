@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load as from_safetensors
 from torch import nn
 
-from mae_bench.data.manifest import read_manifest
+from mae_bench.data.manifest import read_manifest, write_manifest
 from mae_bench.data.source import Data
 from mae_bench.data.split import labelled_subset
 from mae_bench.engine import device, finetune, loop, pretrain
@@ -283,12 +283,22 @@ def pretrain_encoder(cell: Cell, store: Store, setting: Setting, registry: Regis
             elif setting.accelerator.is_main_process:
                 save_weights(encoder, folder / pretrain.WEIGHTS)
             if setting.accelerator.is_main_process:
+                _disclose(cell, folder / pretrain.WEIGHTS, trained=objective is not None)
                 store.finish("encoders", key, facts or started)
                 loop.clear(folder)
                 registry.manager.hook.mae_bench_encoded(key=key, facts=facts or started)
             setting.accelerator.free_memory()
             setting.accelerator.wait_for_everyone()
     return facts or started
+
+
+def _disclose(cell: Cell, weights: Path, *, trained: bool) -> None:
+    """Leave beside an encoder which cases it was made from, unless that is not known of what it started from."""
+    start, identities = cell.chosen.source(), _identities(cell.data)
+    before = () if start is None else read_manifest(start.path)
+    if before is not None:
+        own = [identities[case] for case in cell.data.split.train] if trained else []
+        write_manifest(weights, (*before, *own))
 
 
 def new_objective(cell: Cell) -> tuple[nn.Module, nn.Module | None]:
