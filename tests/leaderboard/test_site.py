@@ -1,6 +1,7 @@
 """The site in Chromium, opened from the disk: it sorts, filters, is used by keyboard, fits a phone, has a dark mode."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from mae_bench.leaderboard.build import build
 from tests.files.browser import Watched, chromium, needs_browser, watch
-from tests.files.records import REAL, make_run, write_curves, write_run
+from tests.files.records import REAL, make_run, write_curves, write_many, write_run
 from tests.leaderboard.test_build import SCRATCH
 
 pytestmark = needs_browser
@@ -203,3 +204,21 @@ def test_without_scripts_there_is_a_table(chromium: Any, site: Path) -> None:
     with watch(chromium, site, java_script_enabled=False) as watched:
         watched.page.goto((site / BOARD).as_uri())
         assert watched.page.locator("table.board tbody tr").count() == 100
+
+
+@pytest.mark.slow
+def test_ten_thousand_records_make_a_site_that_opens_and_sorts(chromium: Any, tmp_path: Path) -> None:
+    """Two thousand methods on one board. How long it takes is told here and judged in benchmarks/speed."""
+    write_many(tmp_path / "in", 10_000, 5)
+    began = time.perf_counter()
+    assert build(tmp_path / "in", tmp_path / "out").records == 10_000
+    built = time.perf_counter() - began
+    with watch(chromium, tmp_path / "out") as watched:
+        opened = watched.open(BOARD)
+        assert watched.page.locator(".pages [role=status]").inner_text() == "1 to 100 of 2000 methods"
+        began = time.perf_counter()
+        watched.page.locator("table.board th").nth(2).get_by_role("button").click()
+        watched.page.locator("table.board th").nth(2).get_by_role("button").click()
+        assert [float(text) for text in column(watched, 3)] == sorted(float(text) for text in column(watched, 3))
+        print(f"build {built:.1f} s, open {opened:.2f} s, sort twice and read {time.perf_counter() - began:.2f} s")
+        assert watched.strange == []

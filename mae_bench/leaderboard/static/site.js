@@ -110,7 +110,10 @@
 
   // --- figures -------------------------------------------------------------------------------------------------------
 
+  // Okabe and Ito's colours, which colour-blind readers can tell apart; on a dark page the light ones come first.
   const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#999999", "#882255"];
+  const ON_DARK = ["#56b4e9", "#e69f00", "#33c39d", "#e5a3c7", "#f08a4b", "#f0e442", "#bbbbbb", "#4f9fd6"];
+  const dark = matchMedia("(prefers-color-scheme: dark)");
   const clear = "rgba(0,0,0,0)";
   const themed = layout => {
     const style = getComputedStyle(document.documentElement);
@@ -122,7 +125,7 @@
     }));
     return {
       ...layout, ...axes, paper_bgcolor: clear, plot_bgcolor: clear, font: { color: ink, family: "system-ui, sans-serif", size: 12 },
-      colorway: COLOURS, margin: { l: 50, r: 20, t: 20, b: 40 }, hoverlabel: { bgcolor: card, font: { color: ink } },
+      colorway: dark.matches ? ON_DARK : COLOURS, margin: { l: 50, r: 20, t: 20, b: 40 }, hoverlabel: { bgcolor: card, font: { color: ink } },
       legend: { orientation: "h", y: -0.25, bgcolor: clear }, showlegend: !layout.box,
     };
   };
@@ -153,7 +156,7 @@
     }
   }, { rootMargin: "200px" });
   figures.forEach(([place]) => seen.observe(place));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((figure, place) => draw(place, figure)));
+  dark.addEventListener("change", () => drawn.forEach((figure, place) => draw(place, figure)));
 
   // --- commands ------------------------------------------------------------------------------------------------------
 
