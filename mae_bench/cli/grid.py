@@ -167,7 +167,7 @@ def _plan_table(title: str, plan: Plan, document: dict[str, Any]) -> Any:
     rows = []
     for cell in document["cells"]:
         encoder = f"encoder:{cell['encoder']}"
-        shared = f"{cell['encoder'][:8]} x{len(plan.tasks[encoder].cells)}" if cell["encoder"] else ""
+        shared = f"{cell['encoder'][:8]} x{len(plan.tasks[encoder].cells)}" if encoder in plan.tasks else ""
         costs = [seconds.get(encoder), seconds.get(f"cell:{cell['key']}")]
         told = " + ".join(f"{cost:.0f}" for cost in costs if cost is not None)
         rows.append((cell["label"], cell["state"], cell["key"][:8], shared, told, cell["reason"]))

@@ -53,11 +53,10 @@ class Execution:
         return self.outcomes
 
     def _settled(self, task: Task) -> bool:
-        """A task is settled when it is done, or when nothing that is to be done needs it."""
+        """Whether a task was done before the run; then it is told at once."""
         if task.done:
             self._settle(task, Outcome(status="found"))
-            return True
-        return False
+        return task.done
 
     def _next(self, waiting: list[Task]) -> Task | None:
         """A task whose needs are met: cells before encoders, so that results come early."""

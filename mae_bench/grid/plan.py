@@ -1,7 +1,7 @@
 """From a grid file to tasks: which cells can be run, which stages they share, and which of them are done."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ class PlannedCell:
     key: str = ""
     cell: Cell | None = None
     encoder: str = ""
-    """Task that makes the encoder it starts from, if one must be made."""
+    """Name of the task that makes the encoder it starts from, if it starts from one."""
 
 
 @dataclass(frozen=True)
@@ -71,28 +71,26 @@ def make_plan(
     for number, planned in enumerate(cells):
         if planned.cell is None:
             continue
-        work = {"order": planned.order, "store": store.root, "data": data.get(planned.order.dataset)}
-        if planned.encoder:
-            sharing = tasks[planned.encoder].cells if planned.encoder in tasks else ()
-            pretrain_key = planned.encoder.partition(":")[2]
-            tasks[planned.encoder] = Task(
-                planned.encoder,
-                f"encoder of {planned.order.label()}" if not sharing else tasks[planned.encoder].label,
-                Work(stage="pretrain", **work) if not sharing else tasks[planned.encoder].work,
-                cells=(*sharing, number),
-                done=store.finished("encoders", pretrain_key) is not None,
-            )
-        identity = f"cell:{planned.key}"
-        shared = tasks[identity].cells if identity in tasks else ()
-        tasks[identity] = Task(
-            identity,
-            planned.order.label(),
-            Work(stage="cell", **work),
-            needs=(planned.encoder,) if planned.encoder else (),
-            cells=(*shared, number),
-            done=planned.state == "done",
-        )
+        data_folder = data.get(planned.order.dataset)
+        needs: tuple[str, ...] = ()
+        if planned.encoder and planned.state != "done":
+            needs = (planned.encoder,)
+            key = planned.encoder.partition(":")[2]
+            work = Work(stage="pretrain", order=planned.order, store=store.root, data=data_folder)
+            label = f"encoder of {planned.order.label()}"
+            made = store.finished("encoders", key) is not None
+            _join(tasks, Task(planned.encoder, label, work, cells=(number,), done=made))
+        work = Work(stage="cell", order=planned.order, store=store.root, data=data_folder)
+        done = planned.state == "done"
+        _join(tasks, Task(f"cell:{planned.key}", planned.order.label(), work, needs, (number,), done))
     return Plan(tuple(cells), tasks)
+
+
+def _join(tasks: dict[str, Task], task: Task) -> None:
+    """Add a task, or the cells that it is for to the task that is the same."""
+    if task.id in tasks:
+        task = replace(tasks[task.id], cells=(*tasks[task.id].cells, *task.cells))
+    tasks[task.id] = task
 
 
 def _plan_cell(order: Order, opener: Opener, store: Store, registry: Registry) -> PlannedCell:
