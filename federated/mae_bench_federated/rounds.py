@@ -73,7 +73,7 @@ def run_rounds(course: Course, grid: Grid) -> Account:
         RunFailed: too few sites answered, TRIES times.
         Interrupted: a signal came; the same call repeats the round.
     """
-    return _Server(course, grid).run()
+    return Server(course, grid).run()
 
 
 def bounds(number: int, rounds: int, steps: int) -> tuple[int, int]:
@@ -81,7 +81,9 @@ def bounds(number: int, rounds: int, steps: int) -> tuple[int, int]:
     return math.ceil(steps * (number - 1) / rounds), math.ceil(steps * number / rounds)
 
 
-class _Server:
+class Server:
+    """The state of a stage between two meetings."""
+
     def __init__(self, course: Course, grid: Grid) -> None:
         self.course, self.grid, self.federation = course, grid, course.federation
         self.rounds = min(self.federation.rounds, course.steps)
@@ -92,6 +94,7 @@ class _Server:
         self.done = 0
 
     def run(self) -> Account:
+        """Run all rounds that are left."""
         course = self.course
         self._restore()
         course.reporter.start(course.name, course.steps)
@@ -105,14 +108,8 @@ class _Server:
     def _round(self, number: int) -> None:
         began, account, course = time.monotonic(), self.account, self.course
         start, stop = bounds(number, self.rounds, course.steps)
-        reports = self._ask(number, start, stop)
-        told = list(reports.values())
-        if self.federation.privacy == "central":
-            told = privacy.equal_and_clipped(told, self.weights, self.federation)
-        combined = self.combination.combine(number, told, self.weights)
-        if self.federation.privacy == "central":
-            combined = privacy.add_noise(combined, privacy.deviation(self.federation, len(told)), self._noise(number))
-        self.weights = combined
+        reports = self.ask(number, start, stop)
+        self.combine(number, reports)
         losses = _mean_losses(reports)
         account.history.losses += losses
         account.losses += [
@@ -131,7 +128,7 @@ class _Server:
         self._save()
         course.reporter.advance(stop, loss=sum(losses) / len(losses))
 
-    def _ask(self, number: int, start: int, stop: int) -> dict[str, Report]:
+    def ask(self, number: int, start: int, stop: int) -> dict[str, Report]:
         """Reports of a round that has its quorum."""
         reasons: dict[str, str] = {}
         for attempt in range(TRIES):
@@ -154,6 +151,16 @@ class _Server:
             f"{self.course.name}: round {number}: too few sites answered, {TRIES} times: "
             + "; ".join(f"{site}: {reason}" for site, reason in reasons.items())
         )
+
+    def combine(self, number: int, reports: Mapping[str, Report]) -> None:
+        """Make the common weights of those of the sites."""
+        told = list(reports.values())
+        if self.federation.privacy == "central":
+            told = privacy.equal_and_clipped(told, self.weights, self.federation)
+        combined = self.combination.combine(number, told, self.weights)
+        if self.federation.privacy == "central":
+            combined = privacy.add_noise(combined, privacy.deviation(self.federation, len(told)), self._noise(number))
+        self.weights = combined
 
     def _choose(self, number: int, attempt: int) -> list[str]:
         """Sites that train in this round, in their order."""

@@ -37,7 +37,7 @@ def take(module: nn.Module) -> dict[str, Values]:
     """A copy of what is federated."""
     state = module.state_dict()
     # A copy, for the module goes on learning: for the next site, if not for this one.
-    return {name: state[name].detach().cpu().numpy().copy() for name in federated_names(module)}
+    return {name: state[name].detach().to("cpu", copy=True).numpy() for name in federated_names(module)}
 
 
 def take_private(module: nn.Module) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from mae_bench.cli import data, doctor, grid, leaderboard, plugins, results, run, show, weights
+from mae_bench.cli import data, doctor, grid, leaderboard, others, plugins, results, run, show, weights
 from mae_bench.errors import InputError, Interrupted, MaeBenchError, UsageError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(results.app, name="results")
 app.add_typer(weights.app, name="weights")
+others.mount(app)
 
 DISK = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENOTDIR, errno.EIO}
 

@@ -1,0 +1,126 @@
+"""Is a hospital ready? Its versions, its images, the recipe it agreed to, its key, and the way to the server."""
+
+import socket
+import ssl
+import stat
+import urllib.error
+import urllib.request
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from mae_bench.errors import InputError, MaeBenchError
+from mae_bench.store import Store
+from mae_bench_federated.hospital import open_images
+from mae_bench_federated.messages import Malformed
+from mae_bench_federated.study import Study
+
+OLDEST = (1, 41)  # of Flower
+
+
+class Check(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    right: bool
+    told: str
+
+
+def check_all(
+    path: Path,
+    recipe: str,
+    data: Path | None,
+    server: str | None,
+    authority: Path | None,
+    key: Path | None,
+    store: Store,
+) -> list[Check]:
+    """Look at everything that was given.
+
+    Raises:
+        InputError: the study cannot be read.
+    """
+    try:
+        study = Study.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(f"{path} is no study of this version of mae-bench") from error
+    found = [check_versions(), check_recipe(study, recipe)]
+    if data is not None or study.spec.data.kind == "demo":
+        found.append(check_images(study, data, store))
+    if key is not None:
+        found.append(check_key(key))
+    if server is not None:
+        found += check_connection(server, authority)
+    return found
+
+
+def check_versions() -> Check:
+    """Flower is new enough."""
+    have = version("flwr")
+    right = tuple(int(part) for part in have.split(".")[:2]) >= OLDEST
+    return Check("versions", right, f"mae-bench {version('mae-bench')}, flwr {have}, torch {version('torch')}")
+
+
+def check_recipe(study: Study, recipe: str) -> Check:
+    """The study is the one that was agreed on."""
+    return Check("recipe hash", study.key() == recipe, f"{study.key()} in the file, {recipe} agreed on")
+
+
+def check_images(study: Study, data: Path | None, store: Store) -> Check:
+    """The images can be read, and prepared as the study says."""
+    try:
+        opened = open_images(study, store, data)
+    except (MaeBenchError, Malformed) as error:
+        return Check("images", False, str(error))
+    skipped = f", {len(opened.prepared.problems)} unusable" if opened.prepared.problems else ""
+    return Check("images", bool(opened.split.train), f"{len(opened.split.train)} training cases{skipped}")
+
+
+def check_key(key: Path) -> Check:
+    """The key is there, is one, and is nobody else's to read."""
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    try:
+        load_ssh_private_key(key.read_bytes(), None)
+    except (OSError, ValueError) as error:
+        return Check("key", False, f"{key}: {error}")
+    loose = stat.S_IMODE(key.stat().st_mode) & 0o077
+    return Check("key", not loose, f"{key} can be read by others: chmod 600 {key}" if loose else str(key))
+
+
+def check_connection(server: str, authority: Path | None) -> list[Check]:
+    """The server answers with a certificate of the authority, and does not let this hospital control it."""
+    if authority is None or not authority.is_file():
+        return [Check("connection", False, "--ca: the server is trusted by its ca.crt, and there is none")]
+    host, _, port = server.rpartition(":")
+    trust = ssl.create_default_context(cafile=str(authority))
+    try:
+        with (
+            socket.create_connection((host, int(port)), timeout=10) as plain,
+            trust.wrap_socket(plain, server_hostname=host),
+        ):
+            pass
+    except (OSError, ValueError) as error:
+        return [Check("connection", False, f"{server}: {error}")]
+    health = _status(f"https://{server}/health", trust)
+    control = _status(f"https://{server}/v1/control/list-runs", trust)
+    closed = control in (403, 404)
+    return [
+        Check("connection", health == 200, f"{server} answers {health}"),
+        Check(
+            "control API", closed, f"closed ({control})" if closed else f"OPEN ({control}): anyone here can run code "
+            "in every hospital; the server needs its proxy",
+        ),
+    ]  # fmt: skip
+
+
+def _status(url: str, trust: ssl.SSLContext) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10, context=trust) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
