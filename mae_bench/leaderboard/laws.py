@@ -33,7 +33,7 @@ def is_demo_board(name: str) -> bool:
 
 
 def _key(submission: Submission) -> Iterator[str]:
-    record, key = submission.record, submission.record.spec.key()
+    record, key = submission.record, submission.spec_key
     name = submission.folder / f"{record.key}.json"
     if not name.is_file():
         yield f"key: {record.key} is not the name of the file"

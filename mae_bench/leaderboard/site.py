@@ -102,7 +102,7 @@ class Site:
             command=shell_text(command_of(record.spec)),
             disclosure=disclosure(record),
             overlap=bool(lane_of(record)),
-            spec=_json(record.spec.model_dump(mode="json")),
+            spec=record.spec.model_dump_json(indent=1),
             environment=_json(record.environment),
             events=[_json(event, indent=None) for event in record.events],
             root="..",

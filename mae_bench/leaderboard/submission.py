@@ -42,27 +42,21 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 class Submission:
     """A record that keeps the laws of its files. board: name of the folder. cases: its per-case scores.
 
-    written: the specification as the file words it, before defaults are filled in.
+    spec_key: key of its specification. written_key: the same of the words of the file, before defaults are filled in:
+    what the version that wrote it gave.
     """
 
     board: str
     folder: Path
     record: ResultRecord
     cases: pd.DataFrame
-    written: dict[str, Any]
+    spec_key: str
+    written_key: str
 
     @property
     def key(self) -> str:
         """Key of the record."""
         return self.record.key
-
-    @property
-    def written_key(self) -> str:
-        """Key of the specification as the file words it: that of the version that wrote it."""
-        parts = {name: dict(value) if isinstance(value, dict) else value for name, value in self.written.items()}
-        for place in ("protocol", "recipe"):
-            parts[place].pop("summary", None)
-        return digest(parts)
 
     def path(self, suffix: str) -> Path:
         """Where a file of this record lies, whether or not it exists."""
@@ -136,7 +130,9 @@ def read_submission(board: str, path: Path) -> Submission:
             cases = _cases(cases_path, record)
         except ValueError as error:
             faults.append(f"{cases_path}: {error}")
-    found = Submission(board, path.parent, record, cases, document["spec"])
+    key = record.spec.key()
+    written = key if key == record.key else _written_key(document["spec"])
+    found = Submission(board, path.parent, record, cases, key, written)
     for read, suffix in ((found.curves, ".losses.csv"), (found.site_curves, ".site_losses.csv")):
         try:
             if found.has(suffix):
@@ -165,6 +161,13 @@ def _names(record: ResultRecord) -> Iterator[str]:
                 yield f"spec.{place}.options: {option[:80]!r} is no name of an option"
     if not KEY.fullmatch(record.key):
         yield f"key: {record.key[:80]!r} is no key"
+
+
+def _written_key(spec: dict[str, Any]) -> str:
+    parts = {name: dict(value) if isinstance(value, dict) else value for name, value in spec.items()}
+    for place in ("protocol", "recipe"):
+        parts[place].pop("summary", None)
+    return digest(parts)
 
 
 def _cases(path: Path, record: ResultRecord) -> pd.DataFrame:

@@ -81,4 +81,4 @@ def test_the_checkpoint_is_chosen_by_the_same_regions(
     spec: Any = SimpleNamespace(protocol=RULES, recipe=None)
     setting: Any = SimpleNamespace(accelerator=Accelerator(cpu=True))
     scorer = finetune._Selection(torch.nn.Identity(), spec, which, prepared, ["a"], setting)
-    assert scorer._score() == pytest.approx(expected)
+    assert scorer.score() == pytest.approx(expected)
