@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from torch import Tensor, nn
 
-from mae_bench.engine import loop
+from mae_bench.engine import loop, rounds
 from mae_bench.engine.progress import Silent
 from mae_bench.errors import InputError
 from mae_bench.spec import Federation
@@ -87,9 +87,9 @@ class Workplace:
         # The module was another site's a moment ago.
         module.load_state_dict(self.private, strict=False)
         plan = replace(self.plan(site), check=None, state={})
-        part = loop.Round(order.start, order.stop, weights.tensors(taken), keep=federation.optimizer == "keep")
+        part = rounds.Round(order.start, order.stop, weights.tensors(taken), keep=federation.optimizer == "keep")
         with proximal(module, taken, order.mu, plan.stage.accumulate):
-            history = loop.train_round(plan, replace(self.job.setting, reporter=Silent()), part)
+            history = rounds.train_round(plan, replace(self.job.setting, reporter=Silent()), part)
         after: Arrays = weights.take(module)
         if federation.privacy == "local":
             after = privacy.hide(after, before, federation, self.noise(site, order.number))

@@ -85,20 +85,6 @@ class Plan:
         return {math.ceil(self.steps * number / self.checks) for number in range(1, self.checks + 1)}
 
 
-@dataclass(frozen=True)
-class Round:
-    """The part of a stage that one site trains alone, between two meetings with a server.
-
-    weights: what the server sends, by their names in the plan's module; the site keeps the rest of the module's state
-    to itself. keep: continue with the optimiser state of this site's last round instead of a new one.
-    """
-
-    start: int
-    stop: int
-    weights: Mapping[str, Tensor]
-    keep: bool = True
-
-
 def rate(step: int, steps: int, stage: Stage) -> float:
     """Share of the peak rate at `step`: linear from 0 over the warm-up, then by schedule (cosine to 0: PAPER 3)."""
     rising = math.ceil(steps * stage.warmup)
@@ -140,20 +126,7 @@ def train(plan: Plan, setting: Setting) -> History:
         RunFailed: the loss or the weights were not finite RETREATS + 1 times.
         UsageError: the batch cannot be cut as asked.
     """
-    return _Loop(plan, setting).run()
-
-
-def train_round(plan: Plan, setting: Setting, part: Round) -> History:
-    """Train from the server's weights for one round; the module holds the result.
-
-    The site's own state (optimiser, queues) after each round stays in the plan's folder, the last two of them, so that
-    a round can be repeated: it starts from the state before it, whatever happened since.
-
-    Raises:
-        Interrupted: a signal came.
-        RunFailed: the loss or the weights were not finite. The state before the round is kept.
-    """
-    return _SiteLoop(plan, setting, part).run()
+    return Loop(plan, setting).run()
 
 
 def clear(folder: Path) -> None:
@@ -172,7 +145,9 @@ class _Steps(Dataset[Any]):
         return self.batch(step)
 
 
-class _Loop:
+class Loop:
+    """One stage in the making; `engine.rounds` makes parts of one at a site."""
+
     def __init__(self, plan: Plan, setting: Setting) -> None:
         self.plan, self.accelerator, self.reporter = plan, setting.accelerator, setting.reporter
         self.every = setting.checkpoint_minutes * 60
@@ -377,54 +352,6 @@ class _Loop:
         self.plan.state.clear()
         self.plan.state.update(state["state"])
         self.recent = []
-
-
-class _SiteLoop(_Loop):
-    """The same steps for one round of one site. It has no retreat: a round that fails is the server's to leave out."""
-
-    def __init__(self, plan: Plan, setting: Setting, part: Round) -> None:
-        super().__init__(plan, setting)
-        self.part, self.end, self.began = part, part.stop, part.start
-
-    def run(self) -> History:
-        """Run to the end of the round, and keep the site's own state."""
-        history = super().run()
-        # The accelerator holds on to every optimiser it was shown, and there is one for each site and round. Its
-        # `free_memory` would also collect garbage, which can take as long as a small round.
-        self.accelerator._optimizers.clear()
-        self.accelerator._models.clear()
-        own = {name: value for name, value in self.plan.module.state_dict().items() if name not in self.part.weights}
-        optimizers = {turn: each.state_dict() for turn, each in self.optimizers.items()} if self.part.keep else {}
-        checkpoint.save(self._state_path(self.end), {"module": own, "optimizers": optimizers})
-        for step, path in self._states():
-            if step < self.began:
-                path.unlink()
-        return history
-
-    def _states(self) -> list[tuple[int, Path]]:
-        """The states of earlier rounds, oldest first, by the step at which they were left."""
-        return sorted((int(path.stem.partition("-")[2]), path) for path in self.plan.folder.glob("site-*.pt"))
-
-    def _state_path(self, step: int) -> Path:
-        return self.plan.folder / f"site-{step}.pt"
-
-    def _begin(self) -> None:
-        # A site that missed rounds continues with the newest state from before this one.
-        before = [(step, path) for step, path in self._states() if step <= self.part.start]
-        state = checkpoint.load(before[-1][1]) if before else None
-        if state is not None:
-            self.began = before[-1][0]
-            self.plan.module.load_state_dict(state["module"], strict=False)
-            for turn, optimizer in state["optimizers"].items():
-                self.optimizers[turn].load_state_dict(optimizer)
-        self.plan.module.load_state_dict(self.part.weights, strict=False)
-        self.step = self.part.start
-
-    def _retreat(self) -> None:
-        raise RunFailed(f"{self.plan.name}: the loss was not finite at step {self.failed}")
-
-    def _save(self, path: Path) -> None:
-        """Nothing within a round: it is short, and is repeated from its start."""
 
 
 def _mix(*numbers: int) -> int:

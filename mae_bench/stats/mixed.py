@@ -3,8 +3,10 @@
 Seeds and cases are both drawn by chance, and every seed sees every case. That is the design of studies in which several
 readers read the same images, and its analysis is theirs: Dorfman, Berbaum and Metz (1992), with Satterthwaite's (1946)
 degrees of freedom. Hillis (2007) leaves the cases out of them, which errs too often when cases are few; here they are
-in, and never less than the smaller side has. How often it errs: benchmarks/calibration.py. A permutation over five seeds
-cannot reach 0.05, one over cases takes the chance of seeds for none, and percentiles of five seeds are too narrow.
+in, and never less than the smaller side has. How often it errs: benchmarks/calibration.py.
+
+A permutation over five seeds cannot reach 0.05, one over cases takes the chance of seeds for none, and percentiles of
+five seeds are too narrow.
 """
 
 from collections.abc import Callable

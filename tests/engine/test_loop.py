@@ -226,7 +226,7 @@ class DivergesWhileFast(Regression):
 def test_returns_to_the_last_good_checkpoint_at_half_the_rate(tmp_path, accelerator):
     module = DivergesWhileFast(limit=0.3)
     plan = make_plan(tmp_path, module)
-    runner = loop._Loop(plan, loop.Setting(accelerator, checkpoint_minutes=0))
+    runner = loop.Loop(plan, loop.Setting(accelerator, checkpoint_minutes=0))
     module.optimizer_rate = lambda: runner.slower
     history = runner.run()
     assert [event["rate"] for event in history.events] == [0.5, 0.25]
@@ -241,7 +241,7 @@ def test_retreats_do_not_depend_on_when_checkpoints_were_written(tmp_path, accel
     for minutes in (0, 60):
         module = DivergesWhileFast(limit=0.6)
         plan = make_plan(tmp_path / str(minutes), module)
-        runner = loop._Loop(plan, loop.Setting(accelerator, checkpoint_minutes=minutes))
+        runner = loop.Loop(plan, loop.Setting(accelerator, checkpoint_minutes=minutes))
         module.optimizer_rate = lambda runner=runner: runner.slower
         history = runner.run()
         ends.append((history.losses, history.events, weights(plan)))
