@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from mae_bench.errors import Interrupted, UsageError
 from mae_bench.spec import Federation
 from mae_bench_federated.simulate import simulate
 from mae_bench_federated.site import Workplace
-from tests.federated.sites import RUN, finetune_job, pretrain_job, run_json
+from tests.federated.sites import COMMAND, RUN, finetune_job, pretrain_job, run_json
 
 STRATEGIES = list(Federation.model_fields["strategy"].annotation.__args__)
 
@@ -184,3 +186,22 @@ def test_privacy_without_noise_or_mean_is_refused(tmp_path, store):
     for wrong in ({"federation__strategy": "krum"}, {"federation__noise": 0}):
         with pytest.raises(UsageError, match=r"--strategy|noise"):
             simulate(pretrain_job(store, tmp_path, **federation, **wrong))
+
+
+@pytest.mark.slow
+def test_killed_and_continued_equals_uninterrupted(tmp_path):
+    """Kill -9 between rounds and within one, through the command line."""
+    command = [*RUN, "--pretrain", "mae", "--sites", 2, "--local-steps", 4, "--rounds", 3, "--strategy", "fedadam"]
+    straight = run_json(*command, "--store", tmp_path / "straight")
+    for _ in range(2):
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, command), "--store", str(tmp_path / "cut")], stderr=subprocess.DEVNULL
+        )
+        while not list(tmp_path.glob("cut/encoders/*/checkpoint.pt")) and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.kill()
+        process.wait()
+    again = run_json(*command, "--store", tmp_path / "cut")
+    assert again["metrics"] == straight["metrics"]
+    assert again["events"] == straight["events"]
