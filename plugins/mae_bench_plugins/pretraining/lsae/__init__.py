@@ -31,7 +31,6 @@ class Texture:
     name = "texture"
     summary = "LSAE's texture encoder: a small residual network for 2-D images with multiples of 16 pixels"
     Options = TextureOptions
-    trains = True
 
     def provides(self, options: TextureOptions) -> Words:
         """What heads and pre-trainings find in it."""
@@ -87,6 +86,7 @@ class LSAE:
         "lung swapping autoencoder: structure of one radiograph, lung texture of another (needs masks to be itself)"
     )
     Options = LSAEOptions
+    trains = True
 
     def provides(self, options: LSAEOptions) -> Words:
         """Nothing that others need."""
