@@ -80,7 +80,7 @@ def _name(fields: Mapping[str, Any], varying: Mapping[str, set[tuple[str, str]]]
             for place, path in sorted(varying[part])
             if place == group
             and path != part
-            and path in fields
+            and fields.get(path) is not None
             and not (part == "federation" and path.endswith((".sites", ".strategy")))
         ]
         if part == "pretrain" or settings or ("", part) in varying[part]:
