@@ -84,7 +84,9 @@ def _name(fields: Mapping[str, Any], varying: Mapping[str, set[tuple[str, str]]]
             and not (part == "federation" and path.endswith((".sites", ".strategy")))
         ]
         if part == "pretrain" or settings or ("", part) in varying[part]:
-            segments.append(", ".join([*([str(fields[part])] if fields[part] else []), *settings]))
+            # The name of a recipe that all share says nothing; that of a plugin says whose options these are.
+            named = fields[part] and (part != "recipe" or ("", part) in varying[part])
+            segments.append(", ".join([*([str(fields[part])] if named else []), *settings]))
     if fields["start"] and fields["pretrain"] in ("weights", "imagenet"):
         segments.append(f"file {fields['start']}")
     return " · ".join(filter(None, segments))

@@ -56,8 +56,8 @@ def test_a_method_is_called_by_what_sets_it_apart() -> None:
     assert names([{}, small]) == ["mae · vit, size tiny", "mae · vit, size small"]
     assert names([{}, {"head__name": "linear", "head__options": {}}]) == ["mae · unetr", "mae · linear"]
     assert names([{}, {"recipe__finetune__lr": 0.5}]) == [
-        "mae · demo, finetune.lr 0.001",
-        "mae · demo, finetune.lr 0.5",
+        "mae · finetune.lr 0.001",
+        "mae · finetune.lr 0.5",
     ]
     federation = {"sites": 4, "strategy": "fedprox"}
     assert names([{}, {"federation": federation}]) == ["mae", "mae · 4 sites fedprox"]
