@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,9 @@ HOSPITALS = ["north", "south", "west"]
 
 @pytest.fixture(scope="module", autouse=True)
 def nginx():
-    """The Debian package, installed where it is missing."""
+    """A real proxy; `.ci/run` installs it."""
     if shutil.which("nginx") is None:
-        subprocess.run(["apt-get", "update"], check=False, capture_output=True)
-        done = subprocess.run(["apt-get", "install", "-y", "nginx"], check=False, capture_output=True, text=True)
-        if shutil.which("nginx") is None:
-            pytest.skip(f"THE DEPLOYMENT IS NOT TESTED: nginx cannot be installed: {done.stderr[-300:]}")
+        pytest.skip("THE DEPLOYMENT IS NOT TESTED: nginx is not installed (apt-get install nginx)")
 
 
 @pytest.fixture(scope="module")
