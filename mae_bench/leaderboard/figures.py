@@ -17,7 +17,7 @@ from mae_bench.values import digest
 Figure = dict[str, Any]
 Ranked = Sequence[tuple[Section, Sequence[Row]]]
 MOST_LINES = 8
-MOST_DOTS, MOST_NAMED = 500, 12
+MOST_DOTS, MOST_NUMBERED = 500, 30
 MOST_POINTS = 200  # of one distribution: more quantiles look the same
 
 
@@ -146,18 +146,23 @@ def _pareto(ranked: Ranked) -> Figure | None:
             groups[device].append((sum(cost.wall_s for cost in spent) / len(spent) / 3600, row))
     if sum(map(len, groups.values())) < 2:
         return None
+    places = {row.method.address: place for place, row in enumerate(ranked[0][1], 1)}
     data = []
     for device, found in sorted(groups.items()):
         points = sorted(found, key=lambda point: point[0])[:MOST_DOTS]
-        names = [_plain(row.method.label) for _, row in points]
-        mode = "markers+text" if len(points) <= MOST_NAMED else "markers"
-        data.append(_with_intervals(device, points) | {"mode": mode, "textposition": "top center", "text": names})
+        # Names would lie over each other: points bear the number of their row, and their name when pointed at.
+        names = [f"{places[row.method.address]}. {_plain(row.method.label)}" for _, row in points]
+        numbers = [str(places[row.method.address]) for _, row in points]
+        mode = "markers+text" if len(points) <= MOST_NUMBERED else "markers"
+        shown = {"mode": mode, "textposition": "middle right", "text": numbers, "hovertext": names}
+        data.append(_with_intervals(device, points) | shown)
         best = _frontier(points)
         shape = {"mode": "lines", "line": {"shape": "hv", "dash": "dot"}, "hoverinfo": "skip"}
         data.append(_line(f"best for its {device}", [x for x, _ in best], [y for _, y in best], **shape))
     return _figure(
         "Score against cost",
-        "Mean training time of a run, pre-training included; devices are not comparable with each other.",
+        "Mean training time of a run, pre-training included; devices are not comparable with each other. A point bears "
+        "the number of its row in the first table.",
         data,
         {"title": "hours", "type": "log"},
         {"title": ranked[0][0].metric},

@@ -58,7 +58,7 @@ def make_table(rows: Sequence[Row], metric: str) -> Table:
         Column("Method"),
         Column(metric if unit == "1" else f"{metric} ({unit})", "number"),
         Column("95 % interval", "bar"),
-        Column("Runs", "links"),
+        Column("Seeds", "links"),
         Column("Pre-training", detail=True, choice=True),
         Column("Backbone", detail=True, choice=True),
         Column("Head", detail=True, choice=True),
@@ -85,10 +85,8 @@ def make_table(rows: Sequence[Row], metric: str) -> Table:
                     at(score.high),
                     f"{score.low:.{digits}f} to {score.high:.{digits}f}",
                 ],
-                [[f"seed {seed}", run.key] for seed, run in row.method.runs.items()]
-                + [
-                    [f"seed {run.record.spec.seed}.{run.record.spec.pretrain_seed}", run.key] for run in row.method.more
-                ],
+                [[str(seed), run.key] for seed, run in row.method.runs.items()]
+                + [[f"{run.record.spec.seed}.{run.record.spec.pretrain_seed}", run.key] for run in row.method.more],
                 record.spec.pretrain.name,
                 record.spec.backbone.name,
                 record.spec.head.name,

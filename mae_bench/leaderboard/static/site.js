@@ -24,7 +24,7 @@
       drawing.append(svg("line", { x1: value[1], x2: value[3], y1: 6, y2: 6 }), svg("line", { class: "middle", x1: value[2], x2: value[2], y1: 1, y2: 11 }));
       return [drawing, " ", make("span", {}, value[4])];
     },
-    links: value => value.flatMap(([text, key]) => KEY.test(key) ? [make("a", { href: `${root}/records/${key}.html` }, text), " "] : [text, " "]),
+    links: value => value.flatMap(([text, key]) => KEY.test(key) ? [make("a", { href: `${root}/records/${key}.html`, "aria-label": `seed ${text}` }, text), " "] : [text, " "]),
     text: value => [value],
   };
   const sortable = (kind, value) => kind === "text" ? value.toLowerCase() : kind === "links" ? value.length : value[0];
@@ -126,7 +126,7 @@
     return {
       ...layout, ...axes, paper_bgcolor: clear, plot_bgcolor: clear, font: { color: ink, family: "system-ui, sans-serif", size: 12 },
       colorway: dark.matches ? ON_DARK : COLOURS, margin: { l: 50, r: 20, t: 20, b: 40 }, hoverlabel: { bgcolor: card, font: { color: ink } },
-      legend: { orientation: "h", y: -0.25, bgcolor: clear }, showlegend: !layout.box,
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", bgcolor: clear }, showlegend: !layout.box,
     };
   };
   const figures = [...document.querySelectorAll("figure > script")].map(script => {
