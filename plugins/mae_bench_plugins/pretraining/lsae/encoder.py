@@ -56,7 +56,13 @@ class _Stride2(Conv):
 
     def forward(self, x: Tensor, pad: int = 0) -> Tensor:
         assert self.bias is not None
-        y = F.conv2d(x, self.weight * self.scale, self.bias * GAIN, stride=2, padding=pad)
+        weight, border = self.weight * self.scale, [pad, pad]
+        for axis in (2, 3):
+            if pad and x.shape[axis] == 1:
+                # Only the centre meets a pixel. Leaving the border out is more than thrift: torch 2.14's gradient of
+                # the weights, in bf16 on the CPU, reads memory that nobody wrote where a bordered map is 1 pixel wide.
+                weight, border[axis - 2] = weight.narrow(axis, 1, 1), 0
+        y = F.conv2d(x, weight, self.bias * GAIN, stride=2, padding=border)
         return F.leaky_relu(y, SLOPE)
 
 

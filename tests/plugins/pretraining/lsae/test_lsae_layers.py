@@ -14,6 +14,8 @@ from mae_bench_plugins.pretraining.lsae.discriminators import ImageDiscriminator
 from mae_bench_plugins.pretraining.lsae.encoder import TextureEncoder
 from mae_bench_plugins.pretraining.lsae.generator import Generator
 from mae_bench_plugins.pretraining.lsae.layers import (
+    GAIN,
+    SLOPE,
     Blur,
     Conv,
     EqualLinear,
@@ -158,6 +160,21 @@ def test_layers_keep_the_scale_of_their_input():
     assert EqualLinear(64, 256, activate=True)(torch.randn(64, 64)).square().mean().item() == pytest.approx(1, abs=0.2)
     styled = StyledConv(64, 64, 32)
     assert styled(x, torch.randn(4, 32)).square().mean().item() == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.parametrize("side", [(1, 1), (1, 4), (3, 1), (2, 2)])
+def test_a_border_around_a_narrow_map(side):
+    """Leaving out what meets only zeros changes neither the map nor any gradient."""
+    torch.manual_seed(0)
+    layer = shaken(TextureEncoder(1, (32, 32), 2, 8).head[0])
+    x = torch.randn(2, 16, *side, dtype=torch.double, requires_grad=True)
+    inputs = (x, *layer.parameters())
+    y = layer(x, 1)
+    expected = F.leaky_relu(F.conv2d(x, layer.weight * layer.scale, layer.bias * GAIN, 2, 1), SLOPE)
+    torch.testing.assert_close(y, expected)
+    direction = torch.randn_like(y)
+    ours, theirs = (torch.autograd.grad(z, inputs, direction) for z in (y, expected))
+    torch.testing.assert_close(ours, theirs)
 
 
 @torch.no_grad()
