@@ -111,9 +111,14 @@ def _check_roi(roi: tuple[int, ...], dataset: Any, options: Options) -> None:
 def resolve_plugin(kind: str, name: str, settings: Mapping[str, str], registry: Registry) -> tuple[Any, Options]:
     """One plugin and its options alone, for commands that need no whole cell."""
     listed = registry.get(kind, name)
-    given: dict[str, dict[str, Any]] = {kind: {}}
-    _assign({key: _value(text) for key, text in settings.items()}, {kind: listed}, given, {})
-    return listed.plugin, _options(kind, listed.plugin, given[kind])
+    return listed.plugin, _options(kind, listed.plugin, settings_of(listed, settings))
+
+
+def settings_of(listed: Listed, settings: Mapping[str, str]) -> dict[str, Any]:
+    """What `--set kind.name=value` pairs say of one plugin; a UsageError if one of them is about anything else."""
+    given: dict[str, dict[str, Any]] = {listed.kind: {}}
+    _assign({key: _value(text) for key, text in settings.items()}, {listed.kind: listed}, given, {})
+    return given[listed.kind]
 
 
 def options_from_flags(kind: str, plugin: Any, flags: Mapping[str, str]) -> Options:

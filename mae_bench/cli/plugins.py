@@ -102,13 +102,15 @@ def check(
     import tempfile
     from dataclasses import asdict
 
+    from mae_bench.cli.run import parse_settings
     from mae_bench.registry import EXECUTOR, KINDS, registry
+    from mae_bench.resolve import settings_of
     from mae_bench.testing import Subject, run_checks
 
     listed = _find(name, kind)
     if listed.kind == EXECUTOR:
         raise UsageError(f"{name} is an executor; the contract is of {', '.join(KINDS)}")
-    given = _given(listed, settings or [])
+    given = settings_of(listed, parse_settings(settings or []))
     if data is not None and listed.kind != "dataset":
         raise UsageError(f"--data is for data sets; {name} is a {listed.kind}")
     with output.reporting() as reporter, tempfile.TemporaryDirectory() as folder:
@@ -164,22 +166,6 @@ def _find(name: str, kind: str | None) -> Listed:
     if len(kinds) > 1:
         raise UsageError(f"{name!r} is the name of several plugins; add --kind {' or --kind '.join(kinds)}")
     return found.get(kinds[0], name)
-
-
-def _given(listed: Listed, settings: list[str]) -> dict[str, Any]:
-    """Options of `listed` from `kind.option=value` pairs."""
-    from mae_bench.cli.run import parse_settings
-    from mae_bench.resolve import _value
-
-    given = {}
-    for place, text in parse_settings(settings).items():
-        kind, _, option = place.partition(".")
-        option = option.replace("-", "_")
-        if kind != listed.kind or option not in listed.plugin.Options.model_fields:
-            there = ", ".join(f"{listed.kind}.{each}" for each in listed.plugin.Options.model_fields)
-            raise UsageError(f"--set {place}: no such option. There are: {there or 'none'}")
-        given[option] = _value(text)
-    return given
 
 
 def _words(plugin: Any, word: str) -> list[str]:

@@ -65,11 +65,7 @@ def run(
 
     if not labels > 0:
         raise UsageError("--labels must be greater than 0")
-    for name in tracker or ():
-        if name not in TRACKERS:
-            raise UsageError(f"--tracker {name}: there are {', '.join(TRACKERS)}")
-        if find_spec(name) is None:
-            raise UsageError(f"--tracker {name}: not installed; pip install 'mae-bench[trackers]'")
+    _check_trackers(tracker or [])
     if site_engine not in ("workers", "ray"):
         raise UsageError(f"--site-engine {site_engine}: there are workers and ray")
     plugins = registry()
@@ -119,6 +115,14 @@ def run(
         from mae_bench.cli.show import record_table
 
         output.show(record.to_json(), as_json, lambda: record_table(record, place))
+
+
+def _check_trackers(names: list[str]) -> None:
+    for name in names:
+        if name not in TRACKERS:
+            raise UsageError(f"--tracker {name}: there are {', '.join(TRACKERS)}")
+        if find_spec(name) is None:
+            raise UsageError(f"--tracker {name}: not installed; pip install 'mae-bench[trackers]'")
 
 
 def parse_flags(arguments: list[str]) -> dict[str, str]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from mae_bench.errors import InputError
 from mae_bench.leaderboard.board import Board, Section, make_boards
 from mae_bench.leaderboard.check import check, refuse
+from mae_bench.leaderboard.federations import TITLES, compare_sites
 from mae_bench.leaderboard.figures import board_figures, record_figures
 from mae_bench.leaderboard.published import published_files, read_published
 from mae_bench.leaderboard.ranking import Row, ranked
 from mae_bench.leaderboard.site import Site
 from mae_bench.leaderboard.submission import LIMITS, Submission
-from mae_bench.leaderboard.table import hours_of, make_table, rank_text, sites_text
+from mae_bench.leaderboard.table import hours_of, make_table, rank_text, sites_text, unit_of
 from mae_bench.store import write_json
 
 MARK = "leaderboard.json"  # written last: a folder that has it is a site, and may be replaced by a newer one
@@ -183,6 +184,10 @@ def _write_markdown(path: Path, board: Board, found: list[tuple[Section, list[Ro
             ]
             lines.append(f"| {' | '.join(cell)} |")
         lines.append("")
+        if shared := compare_sites(rows, section.metric):
+            lines += ["What sharing gains:", "", f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"]
+            lines += [f"| {' | '.join(map(_markdown, line.texts(unit_of(rows, section.metric))))} |" for line in shared]
+            lines.append("")
     path.write_text("\n".join(lines))
 
 

@@ -18,11 +18,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mae_bench.leaderboard.board import Board, Section, board_name
 from mae_bench.leaderboard.command import command_of, shell_text
 from mae_bench.leaderboard.contamination import disclosure, lane_of
+from mae_bench.leaderboard.federations import TITLES, compare_sites, site_scores
 from mae_bench.leaderboard.figures import Figure
 from mae_bench.leaderboard.published import MEANING, Published
 from mae_bench.leaderboard.ranking import Row
 from mae_bench.leaderboard.submission import PICTURES, Submission
-from mae_bench.leaderboard.table import Table, digits_of
+from mae_bench.leaderboard.table import Table, digits_of, unit_of
 from mae_bench.record import Metric
 
 FIRST = 100  # rows that are in a page before its script has run
@@ -79,10 +80,19 @@ class Site:
         text = self.pages.get_template("board.html").render(
             board=board,
             sections=[
-                {"section": section, "table": table, "data": table.to_json(), "ties": sum(row.top for row in rows)}
+                {
+                    "section": section,
+                    "table": table,
+                    "data": table.to_json(),
+                    "ties": sum(row.top for row in rows),
+                    "sites": [
+                        line.texts(unit_of(rows, section.metric)) for line in compare_sites(rows, section.metric)
+                    ],
+                }
                 for section, rows, table in sections
             ],
             first=FIRST,
+            site_titles=TITLES,
             figures=figures,
             published=[each for each in self.published if each.dataset == board.name.dataset],
             root="..",
@@ -96,6 +106,7 @@ class Site:
             record=record,
             board=board_name(record),
             metrics=[(name, *_metric(metric), metric.unit) for name, metric in record.metrics.items()],
+            sites=[(each.site, each.cases, f"{each.score:.4f}") for each in site_scores(record)],
             figures=figures,
             pictures=[picture for picture in PICTURES if submission.has(f".{picture}.png")],
             curves=submission.has(".losses.csv"),

@@ -43,9 +43,14 @@ def digits_of(unit: str) -> int:
     return 1 if unit in ("mm", "voxel") else 4
 
 
+def unit_of(rows: Sequence[Row], metric: str) -> str:
+    """Unit of the scores of a section."""
+    return rows[0].method.record.metrics[metric].unit if rows else "1"
+
+
 def make_table(rows: Sequence[Row], metric: str) -> Table:
     """The table of ranked methods."""
-    unit = rows[0].method.record.metrics[metric].unit if rows else "1"
+    unit = unit_of(rows, metric)
     digits = digits_of(unit)
     scores = [row.score for row in rows if row.score is not None]
     low, high = min((each.low for each in scores), default=0.0), max((each.high for each in scores), default=1.0)
