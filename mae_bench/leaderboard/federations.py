@@ -55,7 +55,7 @@ TITLES = ("Method", "Score", "95 % interval", "Worst site", "MB up", "MB down")
 
 
 def site_scores(record: ResultRecord) -> list[SiteScore]:
-    """Scores at each site, if the record tells them in a form that can be read: events are not checked as metrics are."""
+    """Scores at each site, if the record tells them in a form that can be read: nobody checks events as metrics are."""
     for event in record.events:
         scores, cases = event.get("scores"), event.get("cases")
         if event.get("event") == "site scores" and isinstance(scores, dict) and isinstance(cases, dict):
