@@ -88,13 +88,14 @@ class RecipeFile(Recipe):
 
     options: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="what differs for a pre-training, by `name` or `name/backbone`"
+        default_factory=dict,
+        description="what differs for a pre-training, a backbone, or both: by `name`, `*/backbone`, `name/backbone`",
     )
 
     def for_method(self, pretrain: str, backbone: str) -> Recipe:
         """The recipe for a pre-training of a backbone: what differs replaces the field, stages field by field."""
         values = self.model_dump(include=set(Recipe.model_fields))
-        for name in (pretrain, f"{pretrain}/{backbone}"):
+        for name in (pretrain, f"*/{backbone}", f"{pretrain}/{backbone}"):
             for field, value in self.methods.get(name, {}).items():
                 values[field] = merge_stage(values.get(field, {}), value) if isinstance(value, dict) else value
         return Recipe(**values)
@@ -112,9 +113,13 @@ class RecipeFile(Recipe):
 
 
 def merge_stage(stage: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage with some fields changed. Steps and epochs are two ways to say one thing: giving one drops the other."""
+    """A stage with some fields changed: `false` takes a setting away that not every method has.
+
+    Steps and epochs are two ways to say one thing: giving one drops the other.
+    """
     other = {"steps": "epochs", "epochs": "steps"}
-    return {**stage, **{other[name]: None for name in changes if name in other}, **changes}
+    dropped = {other[name]: None for name in changes if name in other}
+    return {**stage, **dropped, **{name: None if value is False else value for name, value in changes.items()}}
 
 
 def recipe_names(folder: Path) -> list[str]:

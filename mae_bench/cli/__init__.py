@@ -10,7 +10,7 @@ from types import FrameType
 import typer
 
 from mae_bench.cli import data, doctor, grid, leaderboard, others, plugins, results, run, show, weights
-from mae_bench.errors import InputError, Interrupted, MaeBenchError, UsageError
+from mae_bench.errors import InputError, Interrupted, MaeBenchError, RunFailed, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +46,10 @@ def main() -> None:
             raise
         _explain(
             InputError(f"{error.filename or 'store'}: {error.strerror}", "free space, or give --store another folder")
+        )
+    except MemoryError:
+        _explain(
+            RunFailed("out of memory, before training: images on a coarser grid need less (`--set dataset.spacing`)")
         )
     except KeyboardInterrupt:
         _explain(Interrupted(RESUME))

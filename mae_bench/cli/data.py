@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mae_bench.cli import output
-from mae_bench.errors import InputError
+from mae_bench.errors import InputError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Find, check and prepare data sets.")
 
@@ -68,8 +68,13 @@ def status(
             "protocols": {},
         }
         for protocol in dataset.protocols(options, layout):
-            rules = choose_protocol(dataset, options, layout, protocol)
-            split = dataset.split(layout.cases, rules)
+            try:
+                rules = choose_protocol(dataset, options, layout, protocol)
+                split = dataset.split(layout.cases, rules)
+            except (InputError, UsageError) as error:
+                # One protocol may ask for what another does not: the status is of all of them.
+                document["protocols"][protocol] = {"refused": str(error)}
+                continue
             document["protocols"][protocol] = {"summary": rules.summary} | {
                 side: len(cases) for side, cases in split.model_dump().items()
             }

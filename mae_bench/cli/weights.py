@@ -65,6 +65,7 @@ def import_weights(
     With --backbone, --channels, --roi or --set they are fitted to such an encoder; else only the layout changes.
     """
     from mae_bench.cli.run import parse_settings
+    from mae_bench.data.manifest import carry_manifest
     from mae_bench.engine.layouts.vit import with_positions
     from mae_bench.engine.weights import save_weights, write_weights
     from mae_bench.record import Transfer
@@ -78,6 +79,7 @@ def import_weights(
     else:
         write_weights(with_positions(found.weights), out)
         report = Transfer(source=source, loaded=1.0, random=0.0)
+    carry_manifest(file, out)
     document = {"file": str(out), "layout": found.layout, "transfer": report.model_dump(mode="json")}
     output.show(document, as_json, lambda: _transfer_table(out, report))
 
@@ -100,6 +102,7 @@ def export_weights(
     as_json: output.JsonOption = False,
 ) -> None:
     """Write an encoder under the names of another library."""
+    from mae_bench.data.manifest import carry_manifest
     from mae_bench.engine.checkpoint import save as save_checkpoint
     from mae_bench.engine.layouts.monai import to_monai
     from mae_bench.engine.layouts.vit import to_timm, with_positions
@@ -109,13 +112,15 @@ def export_weights(
         raise UsageError(f"{out}: its name must end in .safetensors" + (" or .pth" if to != "ours" else ""))
     if projection is not None and to != "monai":
         raise UsageError("--projection is MONAI's: give it with --to monai")
-    weights = _read(_encoder_file(source, output.open_store(store)), file_channels, file_patch, file_grid).weights
+    file = _encoder_file(source, output.open_store(store))
+    weights = _read(file, file_channels, file_patch, file_grid).weights
     if to == "ours":
         state = with_positions(weights).state
         write_weights(with_positions(weights), out)
     else:
         state = to_timm(weights) if to == "timm" else to_monai(weights, perceptron=projection == "perceptron")
         (save_state if out.suffix == ".safetensors" else save_checkpoint)(out, state)
+    carry_manifest(file, out)
     size = tuple(a * b for a, b in zip(weights.grid, weights.patch, strict=True))
     document = {"file": str(out), "layout": to, "tensors": len(state), "channels": weights.channels, "roi": size}
     output.show(document, as_json, lambda: output.make_table("export", ["what", "found"], list(document.items())))

@@ -6,6 +6,7 @@ Crops leave here in the precision they are stored in: widening them, and all ari
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -93,8 +94,7 @@ class Crops:
     def case_id(self, step: int, item: int) -> str:
         """Which case: each epoch is a new permutation of all of them."""
         epoch, place = divmod(step * self.batch + item, len(self.ids))
-        order = np.random.default_rng([self.seed, epoch, len(self.ids)]).permutation(len(self.ids))
-        return self.ids[int(order[place])]
+        return self.ids[int(_order(self.seed, epoch, len(self.ids))[place])]
 
     def _centre(self, case: PreparedCase, rng: np.random.Generator) -> tuple[int, ...]:
         if self.centred:
@@ -136,3 +136,11 @@ class Crops:
             inside = tuple(slice(0, size) for size in source.shape)
             # Flipped with its padding: an image smaller than the crop may lie at either end.
             np.flip(target, tuple(axis - len(self.roi) for axis in flips))[inside] = source
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, cases: int) -> NDArray[np.intp]:
+    """The permutation of an epoch; a batch may lie in two of them."""
+    order = np.random.default_rng([seed, epoch, cases]).permutation(cases)
+    order.flags.writeable = False
+    return order

@@ -31,6 +31,19 @@ def write_manifest(weights: Path, cases: Iterable[Identity]) -> None:
     write_bytes(manifest_path(weights), text.getvalue().encode())
 
 
+def carry_manifest(source: Path, copy: Path) -> None:
+    """Let a copy of weights be known by the cases of its source, and by no others that an older file may have had.
+
+    Raises:
+        InputError: the manifest of the source is not such a table.
+    """
+    cases = read_manifest(source)
+    if cases is None:
+        manifest_path(copy).unlink(missing_ok=True)
+    else:
+        write_manifest(copy, cases)
+
+
 def read_manifest(weights: Path) -> tuple[Identity, ...] | None:
     """The cases that a weights file was made from, or None when nothing beside it says so.
 

@@ -11,7 +11,7 @@ from mae_bench.task import Split
 
 
 def by_hash(names: Sequence[str]) -> list[str]:
-    """Order names by their SHA-256: a shuffle that needs no seed and that adding a name does not reorder."""
+    """Order names by their SHA-256: a shuffle that needs no seed and keeps its order when names are added."""
     return sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
 

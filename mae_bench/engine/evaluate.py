@@ -15,7 +15,7 @@ from mae_bench.data import geometry
 from mae_bench.data.decathlon import save_nifti
 from mae_bench.data.prepared import CaseFacts, Prepared
 from mae_bench.engine import loop, pictures
-from mae_bench.engine.predict import label_map, probabilities
+from mae_bench.engine.predict import label_map, predictions
 from mae_bench.errors import InputError
 from mae_bench.interfaces import Dataset, RawCase
 from mae_bench.metrics.segmentation import dice, hd95
@@ -48,8 +48,8 @@ def evaluate(
     setting.reporter.start("evaluate", len(test))
     rows: list[dict[str, Any]] = []
     slices = []
-    for number, case in enumerate(test, 1):
-        scores = probabilities(model, prepared.case(case), task, spec.recipe, setting.accelerator)
+    found_of = predictions(model, prepared, test, task, spec.recipe, setting.accelerator)
+    for number, (case, scores) in enumerate(found_of, 1):
         facts = prepared.facts[case]
         if task.kind != "segmentation":
             rows.append({"case": case} | _findings(task, facts, scores))

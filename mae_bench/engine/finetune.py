@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from mae_bench.data.augment import Augmentation
@@ -15,7 +16,7 @@ from mae_bench.data.prepared import Prepared
 from mae_bench.engine import loop
 from mae_bench.engine.inputs import Inputs
 from mae_bench.engine.losses import SupervisedLoss
-from mae_bench.engine.predict import label_map, probabilities
+from mae_bench.engine.predict import label_map, predictions
 from mae_bench.engine.randaugment import RandAugmented
 from mae_bench.metrics.classification import mean_auc
 from mae_bench.metrics.segmentation import dice
@@ -152,25 +153,22 @@ class _Selection:
     def score(self) -> float:
         """Mean Dice on the prepared grid, or mean AUC. Every process computes the same."""
         task = self.task
-        scores = [
-            probabilities(self.model, self.prepared.case(case), task, self.spec.recipe, self.setting.accelerator)
-            for case in self.cases
+        predicted = predictions(self.model, self.prepared, self.cases, task, self.spec.recipe, self.setting.accelerator)
+        if task.kind == "segmentation":
+            return float(np.nanmean([value for case, score in predicted for value in self._dice(case, score)]))
+        truth = np.array([self.prepared.facts[case].findings for case in self.cases], float)
+        scores = np.array([score for _, score in predicted], float)
+        if task.kind == "survival":
+            return float(np.nan_to_num(concordance(truth[:, 0], truth[:, 1], scores[:, 0]), nan=0.5))
+        value = mean_auc(truth, scores)
+        # One class only among the selection cases: the likelihood still tells models apart.
+        return value if np.isfinite(value) else -float(np.abs(truth - scores).mean())
+
+    def _dice(self, case: str, score: NDArray[np.float32]) -> list[float]:
+        """Dice of each headline region of one case."""
+        painted, truth = label_map(score, self.task), self.prepared.case(case).label()
+        return [
+            dice(np.isin(painted, region.labels), np.isin(truth, region.labels), self.spec.protocol.empty)
+            for region in self.task.regions
+            if region.headline
         ]
-        if task.kind != "segmentation":
-            truth = np.array([self.prepared.facts[case].findings for case in self.cases], float)
-            if task.kind == "survival":
-                return float(
-                    np.nan_to_num(concordance(truth[:, 0], truth[:, 1], np.array(scores, float)[:, 0]), nan=0.5)
-                )
-            value = mean_auc(truth, np.array(scores, float))
-            # One class only among the selection cases: the likelihood still tells models apart.
-            return value if np.isfinite(value) else -float(np.abs(truth - np.array(scores)).mean())
-        values = []
-        for case, score in zip(self.cases, scores, strict=True):
-            painted, truth = label_map(score, task), self.prepared.case(case).label()
-            values += [
-                dice(np.isin(painted, region.labels), np.isin(truth, region.labels), self.spec.protocol.empty)
-                for region in task.regions
-                if region.headline
-            ]
-        return float(np.nanmean(values))

@@ -4,12 +4,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from mae_bench.data.prepared import Prepared
 from mae_bench.engine.loop import Setting
-from mae_bench.engine.predict import middle_crop
+from mae_bench.engine.predict import middle_crops
 from mae_bench.spec import RunSpec
 
 
@@ -29,8 +28,7 @@ def fit(model: Any, spec: RunSpec, prepared: Prepared, labelled: Sequence[str], 
     features = []
     for first in range(0, len(labelled), batch):
         some = labelled[first : first + batch]
-        images = [torch.from_numpy(np.array(prepared.case(case).image()))[None] for case in some]
-        crops = torch.cat([middle_crop(image, spec.recipe.roi) for image in images])
+        crops = middle_crops(prepared, some, spec.recipe.roi)
         with accelerator.autocast():
             features.append(model.encoder(crops.to(accelerator.device).float()).pooled.float())
         setting.reporter.advance(first + len(some))

@@ -1,6 +1,6 @@
 """From a task model and a prepared case to a label map on the grid where it is scored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mae_bench.data.prepared import CaseFacts, PreparedCase, box_around
+from mae_bench.data.prepared import CaseFacts, Prepared, box_around
 from mae_bench.data.preprocess import to_native
 from mae_bench.recipe import Recipe
 from mae_bench.task import Task
@@ -18,28 +18,51 @@ from mae_bench.task import Task
 WINDOWS = 4  # windows per forward pass, as the paper (PAPER 3b)
 
 
-@torch.inference_mode()
-def probabilities(
-    model: nn.Module, case: PreparedCase, task: Task, recipe: Recipe, accelerator: Accelerator
-) -> NDArray[np.float32]:
-    """Probabilities of every output: (outputs, *shape) for segmentation, (outputs,) for classification.
+def predictions(
+    model: nn.Module, prepared: Prepared, cases: Sequence[str], task: Task, recipe: Recipe, accelerator: Accelerator
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Each case with the probabilities of every output, in the order of `cases`.
 
-    Survival: the log-risk, (1,).
+    (outputs, *shape) for segmentation, one volume in memory at a time; (outputs,) for classification, for survival the
+    log-risk, (1,): images that have one size go through the model `recipe.finetune.batch` at a time.
     """
-    device = accelerator.device
-    image = torch.from_numpy(np.array(case.image()))[None].to(device).float()
-    if task.kind != "segmentation":
-        with accelerator.autocast():
-            logits = model(middle_crop(image, recipe.roi))[0].float()
+    if task.kind == "segmentation":
+        for case in cases:
+            yield case, _segmented(model, prepared.case(case).image(), task, recipe, accelerator)
+        return
+    batch = recipe.finetune.batch
+    for first in range(0, len(cases), batch):
+        some = cases[first : first + batch]
+        logits = _classified(model, middle_crops(prepared, some, recipe.roi), accelerator)
         # A log-risk is a score as it is; findings get probabilities.
-        return np.asarray((logits if task.kind == "survival" else logits.sigmoid()).cpu().numpy())
+        yield from zip(some, (logits if task.kind == "survival" else logits.sigmoid()).cpu().numpy(), strict=True)
+
+
+@torch.inference_mode()
+def _segmented(
+    model: nn.Module, image: NDArray[np.float16], task: Task, recipe: Recipe, accelerator: Accelerator
+) -> NDArray[np.float32]:
+    volume = torch.from_numpy(np.array(image))[None].to(accelerator.device).float()
     with accelerator.autocast():
         logits = sliding_window_inference(
-            image, recipe.roi, WINDOWS, model, overlap=recipe.finetune.overlap, mode="constant"
+            volume, recipe.roi, WINDOWS, model, overlap=recipe.finetune.overlap, mode="constant"
         )
     logits = logits[0].float()
     scores = logits.sigmoid() if task.overlapping else logits.softmax(0)
     return np.asarray(scores.cpu().numpy())
+
+
+@torch.inference_mode()
+def _classified(model: nn.Module, images: Tensor, accelerator: Accelerator) -> Tensor:
+    with accelerator.autocast():
+        logits: Tensor = model(images.to(accelerator.device).float())
+    return logits.float()
+
+
+def middle_crops(prepared: Prepared, cases: Sequence[str], roi: tuple[int, ...]) -> Tensor:
+    """The middles of some cases, (B, C, *roi) float16."""
+    images = (torch.from_numpy(np.array(prepared.case(case).image()))[None] for case in cases)
+    return torch.cat([middle_crop(image, roi) for image in images])
 
 
 def middle_crop(image: Tensor, roi: tuple[int, ...]) -> Tensor:

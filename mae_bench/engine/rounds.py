@@ -47,11 +47,10 @@ class _SiteLoop(Loop):
 
     def run(self) -> History:
         """Run to the end of the round, and keep the site's own state."""
-        history = super().run()
-        # The accelerator holds on to every optimiser it was shown, and there is one for each site and round. Its
-        # `free_memory` would also collect garbage, which can take as long as a small round.
-        self.accelerator._optimizers.clear()
-        self.accelerator._models.clear()
+        try:
+            history = super().run()
+        finally:
+            self._let_go()
         own = {name: value for name, value in self.plan.module.state_dict().items() if name not in self.part.weights}
         optimizers = {turn: each.state_dict() for turn, each in self.optimizers.items()} if self.part.keep else {}
         checkpoint.save(self._state_path(self.end), {"module": own, "optimizers": optimizers})
@@ -59,6 +58,16 @@ class _SiteLoop(Loop):
             if step < self.began:
                 path.unlink()
         return history
+
+    def _let_go(self) -> None:
+        """Undo what the accelerator did to the module, which sites share over hundreds of rounds."""
+        # It holds on to every optimiser it was shown, one for each site and round. Its `free_memory` would also collect
+        # garbage, which can take as long as a small round.
+        self.accelerator._optimizers.clear()
+        self.accelerator._models.clear()
+        # Mixed precision wraps `forward` in the instance, once more for each round.
+        for name in ("forward", "_original_forward"):
+            self.plan.module.__dict__.pop(name, None)
 
     def _states(self) -> list[tuple[int, Path]]:
         """The states of earlier rounds, oldest first, by the step at which they were left."""

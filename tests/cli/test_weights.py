@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from mae_bench.cli import app
+from mae_bench.data.manifest import manifest_path, read_manifest, write_manifest
 from mae_bench.engine.weights import save_weights
 from mae_bench.errors import InputError, UsageError
+from mae_bench.record import Identity
 from mae_bench_plugins.backbones.vit.model import VisionTransformerEncoder
 from tests.files.checkpoints import fixed_table, monai_unetr, monai_vit, reference_mae, selfmedmae, timm_vit
 
@@ -132,6 +134,20 @@ def test_export_of_an_encoder_of_the_store(tmp_path: Path) -> None:
         document("export", "abc", out, *chosen)
         loaded = monai_unetr(4, 32, projection).load_state_dict(load_file(out), strict=False)
         assert not loaded.unexpected_keys
+
+
+def test_what_weights_were_made_from_goes_with_them(tmp_path: Path, checkpoint: Path) -> None:
+    """Through import and export; and what an older file of that name had is not said of the new one."""
+    cases = (Identity(subject="a patient", sha256="ab" * 32),)
+    write_manifest(checkpoint, cases)
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    document("import", checkpoint, ours)
+    document("export", ours, theirs, "--to", "timm")
+    assert read_manifest(ours) == read_manifest(theirs) == cases
+    manifest_path(checkpoint).unlink()
+    document("import", checkpoint, ours)
+    document("export", ours, theirs, "--to", "timm")
+    assert read_manifest(ours) is read_manifest(theirs) is None
 
 
 def test_what_is_wrong_is_said(tmp_path: Path, checkpoint: Path) -> None:

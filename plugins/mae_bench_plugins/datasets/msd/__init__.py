@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from mae_bench import hookimpl
+from mae_bench.data.generic import SUBJECT, choose_intensity, with_subjects
 from mae_bench.errors import UsageError
 from mae_bench.interfaces import DatasetCard, Layout, RawCase, RawImage, Words
-from mae_bench.task import Intensity, Preprocessing, Protocol, Region, Split, Task
+from mae_bench.task import Preprocessing, Protocol, Region, Split, Task
 from mae_bench.values import Options
 
 Millimetres = Annotated[FiniteFloat, Field(gt=0)]
@@ -20,12 +21,17 @@ Millimetres = Annotated[FiniteFloat, Field(gt=0)]
 class MSDOptions(Options):
     """Options of `msd`."""
 
-    intensity: Literal["zscore", "window"] = Field("zscore", description="z-score of non-zero voxels, or a window")
+    intensity: Literal["auto", "zscore", "window"] = Field(
+        "auto",
+        description="auto: as dataset.json's modality asks, a window for CT, z-score of non-zero voxels for others",
+    )
     low: FiniteFloat = Field(-175.0, ge=-1e6, le=1e6, description="lower end of the window")
     high: FiniteFloat = Field(250.0, ge=-1e6, le=1e6, description="upper end of the window")
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
-        None, description="voxel size in mm; when not given, the finest of all cases per axis, which loses nothing"
+        None, description="voxel size in mm; when not given, the median of all cases per axis"
     )
+
+    subject: str = Field("", max_length=200, description=SUBJECT)
 
     @model_validator(mode="after")
     def _window(self) -> MSDOptions:
@@ -63,7 +69,7 @@ class MSD:
         """List what dataset.json declares."""
         from mae_bench.data.decathlon import scan
 
-        return scan(root)
+        return with_subjects(scan(root), options.subject)
 
     def read(self, case: RawCase, root: Path) -> RawImage:
         """Read the NIfTI pair."""
@@ -73,18 +79,15 @@ class MSD:
 
     def protocols(self, options: MSDOptions, layout: Layout) -> Mapping[str, Callable[[], Protocol]]:
         """Only `clean-v1`."""
-        window = options.intensity == "window"
-        intensity = Intensity(
-            kind=options.intensity, low=options.low if window else None, high=options.high if window else None
-        )
+        intensity = choose_intensity(options.intensity, options.low, options.high, layout.channels)
 
         def clean() -> Protocol:
-            from mae_bench.data.nifti import finest_spacing
+            from mae_bench.data.nifti import median_spacing
 
             return Protocol(
                 name="clean-v1",
                 summary="10 % validation and 25 % test cases by hash; native space; label-free pre-training crops",
-                preprocessing=Preprocessing(spacing=options.spacing or finest_spacing(layout), intensity=intensity),
+                preprocessing=Preprocessing(spacing=options.spacing or median_spacing(layout), intensity=intensity),
             )
 
         return {"clean-v1": clean}
@@ -101,7 +104,7 @@ class MSD:
         )
 
     def split(self, cases: tuple[RawCase, ...], protocol: Protocol) -> Split:
-        """By hash of the case."""
+        """By hash of the subject."""
         from mae_bench.data.split import by_fraction
 
         return by_fraction(cases, val=0.1, test=0.25)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FiniteFloat, model_validator
 
 from mae_bench import hookimpl
+from mae_bench.data.generic import SUBJECT, with_subjects
 from mae_bench.errors import UsageError
 from mae_bench.interfaces import DatasetCard, Layout, RawCase, RawImage, Words
 from mae_bench.task import Protocol, Region, Split, Task
@@ -27,9 +28,11 @@ class NNUNetOptions(Options):
     low: FiniteFloat = Field(-175.0, ge=-32768, le=65535, description="lower end of the window")
     high: FiniteFloat = Field(250.0, ge=-32768, le=65535, description="upper end of the window")
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
-        None, description="voxel size in mm; when not given, the finest of all cases per axis, which loses nothing"
+        None, description="voxel size in mm; when not given, the median of all cases per axis"
     )
     fold: int = Field(0, ge=0, le=99, description="fold of splits_final.json that is tested (protocol nnunet-folds)")
+
+    subject: str = Field("", max_length=200, description=SUBJECT)
 
     @model_validator(mode="after")
     def _fits(self) -> NNUNetOptions:
@@ -55,7 +58,9 @@ class NNUNet:
         citation="Format: Isensee et al., nnU-Net, Nature Methods 18, 203-211, 2021. The data have their own",
         obtain="a folder nnUNet_raw/DatasetXXX_Name",
         layout="dataset.json (channel_names, labels, numTraining, file_ending), imagesTr/CASE_0000.nii.gz (one file "
-        "per channel), labelsTr/CASE.nii.gz; also .nii and .png; splits_final.json beside them if you have folds",
+        "per channel), labelsTr/CASE.nii.gz; also .nii and .png; splits_final.json beside them if you have folds. "
+        "Not read: .mha, .nrrd, .tif, an `ignore` label, channels that ask for different normalisations. Several cases "
+        "of a patient: --subject",
     )
 
     def provides(self, options: NNUNetOptions) -> Words:
@@ -70,7 +75,7 @@ class NNUNet:
         """List the training cases."""
         from mae_bench_plugins.datasets.nnunet.layout import scan
 
-        return scan(root, options.ndim)
+        return with_subjects(scan(root, options.ndim), options.subject)
 
     def read(self, case: RawCase, root: Path) -> RawImage:
         """Read the files of one case: NIfTI, or PNG without an affine."""
@@ -105,7 +110,7 @@ class NNUNet:
         )
 
     def split(self, cases: tuple[RawCase, ...], protocol: Protocol) -> Split:
-        """The fold, or by hash of the case."""
+        """The fold, or by hash of the subject."""
         from mae_bench_plugins.datasets.nnunet.rules import split
 
         return split(cases, protocol)

@@ -1,21 +1,20 @@
 """Protocols: normalisation by the names of channels, and the folds of splits_final.json."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mae_bench.data.nifti import finest_spacing
+from mae_bench.data.generic import choose_intensity
+from mae_bench.data.nifti import median_spacing
 from mae_bench.data.split import by_fraction, by_hash
 from mae_bench.errors import InputError, UsageError
 from mae_bench.interfaces import Layout, RawCase
-from mae_bench.task import Intensity, Preprocessing, Protocol, Split
+from mae_bench.task import Preprocessing, Protocol, Split
 from mae_bench.values import digest
 from mae_bench_plugins.datasets.nnunet import NNUNetOptions
 
 FOLDS_FILE = "splits_final.json"
 SELECTION = 0.1  # share of a fold's training cases that choose the checkpoint
-# What nnU-Net does with a channel of this name; any other name is z-scored.
-CT, COLOUR, OTHER = "ct", "rgb_to_0_1", ("nonorm", "rescale_to_0_1")
 
 
 class FoldProtocol(Protocol):
@@ -64,7 +63,7 @@ def folds(options: NNUNetOptions, layout: Layout) -> FoldProtocol:
         raise InputError(f"{path}: fold {options.fold}: no such cases: {', '.join(missing)}")
     if len(train) < 2 or not test:
         raise InputError(f"{path}: fold {options.fold}: needs at least two train cases and one val case")
-    val = by_hash(train)[: max(1, round(SELECTION * len(train)))]
+    val = _selection(train, {case.id: case.subject for case in layout.cases})
     return FoldProtocol(
         name="nnunet-folds",
         version=int(digest(sides)[:8], 16),
@@ -92,36 +91,19 @@ def split(cases: Sequence[RawCase], protocol: Protocol) -> Split:
     return left
 
 
-def intensity(options: NNUNetOptions, channels: Sequence[str]) -> Intensity:
-    """One normalisation for all channels.
-
-    Raises:
-        InputError: `auto`, and the names of the channels ask for different ones, or for none of ours.
-    """
-    kind, low, high = options.intensity, options.low, options.high
-    if kind == "auto":
-        names = [name.casefold() for name in channels]
-        special = {name for name in names if name in (CT, COLOUR, *OTHER)}
-        if special == {COLOUR} and set(names) == special:
-            kind, low, high = "window", 0.0, 255.0
-        elif special == {CT} and set(names) == special:
-            kind = "window"
-        elif special:
-            raise InputError(
-                f"dataset.json: channel_names {list(channels)}: there is one normalisation for all channels, "
-                "and it is z-score or a window",
-                "choose with --intensity zscore, or --intensity window --low ... --high ...",
-            )
-        else:
-            kind = "zscore"
-    if kind == "zscore":
-        return Intensity(kind="zscore")
-    return Intensity(kind="window", low=low, high=high)
-
-
 def _preprocessing(options: NNUNetOptions, layout: Layout) -> Preprocessing:
-    spacing = None if options.ndim == 2 else options.spacing or finest_spacing(layout)
-    return Preprocessing(spacing=spacing, intensity=intensity(options, layout.channels))
+    spacing = None if options.ndim == 2 else options.spacing or median_spacing(layout)
+    intensity = choose_intensity(options.intensity, options.low, options.high, layout.channels)
+    return Preprocessing(spacing=spacing, intensity=intensity)
+
+
+def _selection(train: Sequence[str], subject: Mapping[str, str]) -> list[str]:
+    """A tenth of the subjects of a fold's training cases, at least one and not all of them; all of their cases."""
+    subjects = by_hash([subject.get(case, case) for case in train])
+    if len(subjects) < 2:
+        raise InputError(f"{FOLDS_FILE}: the train cases of a fold show one patient; choosing a checkpoint needs two")
+    chosen = set(subjects[: max(1, round(SELECTION * len(subjects)))])
+    return [case for case in train if subject.get(case, case) in chosen]
 
 
 def _unit(options: NNUNetOptions) -> Any:

@@ -36,7 +36,7 @@ def count_groups(batch: int, size: int) -> int:
     if not sizes:
         raise UsageError(
             f"{batch} crops cannot be cut into equal groups of 2 to {size} for the batch norms of MoCo v2: "
-            "change --set recipe.pretrain.batch=... or --set pretrain.group=..."
+            "change --set pretrain.batch=... or --set pretrain.group=..."
         )
     return batch // sizes[-1]
 

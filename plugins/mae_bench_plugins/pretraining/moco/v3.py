@@ -74,7 +74,7 @@ class MoCoV3(nn.Module):
         if self.training and len(batch) < 2 and not self.synchronised:
             raise UsageError(
                 "MoCo v3 compares the crops of a batch, and one crop per part and process is none: "
-                "raise --set recipe.pretrain.batch=... or lower recipe.pretrain.accumulate"
+                "raise --set pretrain.batch=... or lower pretrain.accumulate"
             )
         images = batch.transpose(0, 1).flatten(0, 1)  # all first views, then all second ones
         if self.blur and self.training:
