@@ -142,6 +142,8 @@ def _memory_explained() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if "DataLoader worker" in str(error):
+            raise RunFailed(f"a process that draws batches died, mostly for want of memory: {error}") from error
         # PyTorch's allocator on the CPU raises a plain RuntimeError.
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
             type(error) is not RuntimeError or "allocate memory" not in str(error)

@@ -114,7 +114,15 @@ class Job:
         )
         if stage.randaugment is None:
             return crops
-        return RandAugmented(crops, stage.randaugment, self.spec.protocol.preprocessing.intensity, seed)
+        return RandAugmented(
+            crops,
+            stage.randaugment,
+            self.spec.protocol.preprocessing.intensity,
+            seed,
+            (len(self.task.channels), *self.spec.recipe.roi),
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
 
 
 def layer_scales(model: Any, decay: float) -> dict[nn.Parameter, float]:

@@ -114,6 +114,6 @@ def verdict(look: dict[str, Any]) -> str:
     if look.get("reconstruction_gain", 1.0) <= 0:
         return (
             f"the reconstruction explains no more than each patch's mean (gain {look['reconstruction_gain']:.2f}): "
-            "train longer, or try --norm-pix"
+            "train longer, or change --norm-pix"
         )
     return ""

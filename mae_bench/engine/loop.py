@@ -7,6 +7,7 @@ are seeded anew before each step. A run that was killed and continued is therefo
 import contextlib
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -228,8 +229,7 @@ class Loop:
     def _batches(self) -> Iterator[Any]:
         device = self.accelerator.device
         cuda = device.type == "cuda"
-        cores = len(os.sched_getaffinity(0)) // self.accelerator.num_processes
-        workers = max(1, min(WORKERS, cores)) if cuda else 0
+        workers = self._workers() if cuda else 0
         loader = DataLoader(
             _Steps(self.plan.batch),
             batch_size=None,
@@ -240,6 +240,13 @@ class Loop:
         )
         for batch in loader:
             yield send_to_device(batch, device, non_blocking=True)
+
+    def _workers(self) -> int:
+        """Loader processes: each holds up to two batches in shared memory, of which containers often have little."""
+        processes = int(self.accelerator.num_processes)
+        batch = _bytes_of(self.plan.batch(self.step))
+        room = shutil.disk_usage("/dev/shm").free // processes // (2 * batch)
+        return min(WORKERS, max(1, len(os.sched_getaffinity(0)) // processes), room)
 
     def _one_step(self, batch: Any) -> None:
         parts = self.plan.stage.accumulate
@@ -357,6 +364,12 @@ class Loop:
 def _mix(*numbers: int) -> int:
     """One 31-bit seed from several numbers."""
     return int(SeedSequence(numbers).generate_state(1)[0] >> 1)
+
+
+def _bytes_of(batch: Any) -> int:
+    """Bytes of a tensor or an array, or of a tuple of them and Nones; at least one."""
+    parts = batch if isinstance(batch, tuple) else (batch,)
+    return max(1, sum(int(part.nbytes) for part in parts if part is not None))
 
 
 def _part(batch: Any, part: int, parts: int) -> Any:

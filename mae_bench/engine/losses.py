@@ -67,5 +67,6 @@ class SupervisedLoss(nn.Module):
             cross = F.binary_cross_entropy_with_logits(logits, target) if self.kind == "dice_ce" else 0.0
         else:
             cross = F.cross_entropy(logits, target) if self.kind == "dice_ce" else 0.0
-            target = F.one_hot(target, logits.shape[1]).movedim(-1, 1).to(logits.dtype)
+            # Not `one_hot`: its 64-bit counts would be the largest tensor of the step.
+            target = torch.zeros_like(logits).scatter_(1, target[:, None], 1)
         return {"loss": self.dice(logits, target) + cross}

@@ -71,7 +71,8 @@ def load_encoder(encoder: Any, weights: Weights, source: str, *, waive: bool = F
     if usable < ENOUGH and not waive:
         raise InputError(
             f"only {usable:.1%} of the encoder's parameters are in the weights from {source}; {ENOUGH:.0%} are needed",
-            "choose an encoder of their size, such as --set backbone.size=base, or take it all the same: --waive",
+            "choose the encoder that they are of, such as --backbone vit --set backbone.size=base, or weights of this "
+            "one (of imagenet: --model), or take it all the same: --waive",
             problems=[line for line in details if line.startswith("random")][:10],
         )
     encoder.load_state_dict(fitted, strict=False)

@@ -76,7 +76,7 @@ def test_the_checkpoint_is_chosen_by_the_same_regions(
     painted, truth = maps()
     which = task(*headline)
     answer = torch.nn.functional.one_hot(torch.from_numpy(painted).long(), 4).movedim(-1, 0).float().numpy()
-    monkeypatch.setattr(finetune, "probabilities", lambda *args: answer)
+    monkeypatch.setattr(finetune, "predictions", lambda *args: iter([("a", answer)]))
     prepared: Any = SimpleNamespace(case=lambda name: SimpleNamespace(label=lambda: truth))
     spec: Any = SimpleNamespace(protocol=RULES, recipe=None)
     setting: Any = SimpleNamespace(accelerator=Accelerator(cpu=True))

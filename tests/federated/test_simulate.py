@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from mae_bench.data.crops import Batch
 from mae_bench.engine import loop
@@ -162,6 +164,23 @@ def test_half_precision_halves_what_travels_and_changes_little(tmp_path, store):
     assert facts[1]["bytes_down"] * 2 == facts[0]["bytes_down"]
     for name, value in weights_of(whole).items():
         torch.testing.assert_close(weights_of(half)[name], value, rtol=1e-2, atol=2e-3)
+
+
+def test_rounds_leave_no_layer_of_mixed_precision_on_the_module(tmp_path, store):
+    """Accelerate wraps `forward` each time a module is prepared: after some hundred rounds Python would refuse."""
+    settings = {"pretrain__steps": 4, "federation__sites": 2, "federation__rounds": 4}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        job = pretrain_job(store, tmp_path, **settings)
+        assert job.setting.accelerator.mixed_precision == "no"
+        AcceleratorState._reset_state(reset_partial_state=True)
+        job.setting = loop.Setting(Accelerator(cpu=True, mixed_precision="bf16"))
+        before = job.module.forward
+        simulate(job)
+        assert job.module.forward == before
+        assert not hasattr(job.module, "_original_forward")
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_through_the_command_line(tmp_path):
