@@ -90,7 +90,9 @@ def select(records: Sequence[ResultRecord], conditions: Sequence[str]) -> list[R
 
 def _equal(field: Any, text: str) -> bool:
     """Whether a field is what the user wrote; a number may be written in any way."""
-    if isinstance(field, bool) or not isinstance(field, int | float):
+    if isinstance(field, bool):
+        return str(field).lower() == text.lower()
+    if not isinstance(field, int | float):
         return str(field) == text
     try:
         return float(field) == float(text)
@@ -185,12 +187,20 @@ def _by_seed(records: Sequence[ResultRecord], selector: str) -> dict[int, Result
                 f"{selector!r} matches several records with seed {seed}: they differ in {differing}; say which"
             )
         table[seed] = record
+    first, *others = table.values()
+    for other in others:
+        if apart := [name for name in _differing(first, other) if name not in PAIRED]:
+            raise UsageError(
+                f"{selector!r} matches another method under seed {other.spec.seed} than under {first.spec.seed}: they "
+                f"differ in {', '.join(apart)}; say which"
+            )
     return table
 
 
 def _differing(a: ResultRecord, b: ResultRecord) -> tuple[str, ...]:
     """Names of the parts of the specification in which two records differ."""
-    first, second = (record.spec.model_dump(mode="json") for record in (a, b))
+    words = {"protocol": {"summary"}, "recipe": {"summary"}}
+    first, second = (record.spec.model_dump(mode="json", exclude=words) for record in (a, b))
     return tuple(name for name in first if first[name] != second[name])
 
 
@@ -214,7 +224,9 @@ def read_cases(store: Store, record: ResultRecord) -> pd.DataFrame:
         raise InputError(f"{path}: missing: the record of {record.key} has lost its per-case scores") from None
     if record.cases is not None and hashlib.sha256(text).hexdigest() != record.cases.sha256:
         raise InputError(f"{path}: changed since the record was written", "run the cell again in another store")
-    table = pd.read_csv(io.BytesIO(text), index_col="case")
+    # As texts first: cases may be called `001` or `NA`.
+    table = pd.read_csv(io.BytesIO(text), dtype=str, keep_default_na=False).set_index("case")
+    table = table.replace("", "nan").astype(float)
     if sorted(table.index) != sorted(record.data.split.test):
         raise InputError(f"{path}: its cases are not the test cases of the record")
     return table.loc[list(record.data.split.test)].reset_index()

@@ -70,6 +70,13 @@ class Transfer(Value):
     waived: bool = False
 
 
+class Distribution(Value):
+    """Where a plugin came from."""
+
+    dist: str
+    version: str
+
+
 class ResultRecord(Value):
     """One finished or failed run."""
 
@@ -85,7 +92,7 @@ class ResultRecord(Value):
     transfer: Transfer | None = None
     cost: Cost | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
-    plugins: dict[str, dict[str, str]] = Field(default_factory=dict)
+    plugins: dict[str, Distribution] = Field(default_factory=dict)
     events: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from mae_bench.engine.onednn import use_onednn
 from mae_bench.engine.transfer import load_encoder
 from mae_bench.engine.weights import load_weights, save_weights
 from mae_bench.errors import InputError, RunFailed, UsageError
-from mae_bench.record import CaseFile, Cost, Identity, RecordData, ResultRecord, Transfer
+from mae_bench.record import CaseFile, Cost, Distribution, Identity, RecordData, ResultRecord, Transfer
 from mae_bench.registry import Registry
 from mae_bench.resolve import Chosen
 from mae_bench.spec import Choice, DataSource, RunSpec
@@ -102,6 +102,7 @@ def run(cell: Cell, store: Store, setting: Setting, registry: Registry) -> Resul
             return present
         main = setting.accelerator.is_main_process
         try:
+            device.forget_peak_memory(setting.accelerator.device)
             with _memory_explained():
                 trained = _train(cell, key, store, setting, registry)
                 if main:
@@ -360,7 +361,7 @@ def _record(cell: Cell, key: str, *, scores: Scores | None = None, **fields: Any
             pretrained_on=None if start is None else read_manifest(start.path),
         ),
         plugins={
-            listed.plugin.name: {"dist": listed.dist, "version": listed.version}
+            listed.plugin.name: Distribution(dist=listed.dist, version=listed.version)
             for listed in cell.chosen.plugins.values()
         },
         **fields,

@@ -23,7 +23,7 @@ LOWER_IS_BETTER = ("hd95",)
 class Standing:
     """One method on a board. score: mean over its seeds and the cases, interval of both drawn anew.
 
-    low, high: its rank interval. top: no method is surely better.
+    low, high: its rank interval; 0 where it shares no seed with any other method. top: no method is surely better.
     """
 
     label: str
@@ -61,10 +61,12 @@ def standings(runs: Mapping[str, Mapping[int, pd.DataFrame]], metric: str) -> li
         raise UsageError(f"the runs of one board must be scored on the same cases; here they have {sorted(cases)}")
     scored = [name for name in names if np.isfinite(tables[name].to_numpy()).any()]
     difference, p = _compare(scored, tables)
+    np.fill_diagonal(p, np.nan)
+    compared = np.isfinite(p).any(axis=1) | (len(scored) == 1)
     ranks = rank_intervals(-difference if lower_is_better(metric) else difference, p, LEVEL)
     found = [
         Standing(name, interval, tuple(map(int, tables[name].columns)), len(reference), int(low), int(high))
-        for name, low, high in zip(scored, ranks.low, ranks.high, strict=True)
+        for name, low, high in zip(scored, ranks.low * compared, ranks.high * compared, strict=True)
         if (interval := two_way_interval(tables[name].to_numpy().T, resamples=2_000)) is not None
     ]
     sign = 1 if lower_is_better(metric) else -1

@@ -294,3 +294,21 @@ def test_the_figure_shows_the_most_improved_first_and_the_most_worsened(store: S
     draw_comparison(store, found, "A", "B", tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         assert image.size == (1000, 1580)
+
+
+def test_seeds_of_different_methods_are_not_pooled(store: Store, add: Add) -> None:
+    for seed in (0, 1):
+        add(SCRATCH, scores(seed), seed)
+    add({"pretrain__options": {"ratio": 0.75}}, scores(0), 0)
+    add({"pretrain__options": {"ratio": 0.5}}, scores(1), 1)
+    with pytest.raises(UsageError, match="another method under seed . than under .: they differ in pretrain"):
+        compare(store, "pretrain=mae", "pretrain=scratch", [], None)
+
+
+def test_names_of_cases_stay_what_they_are(store: Store, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers with zeros before them, and what looks like a missing value."""
+    monkeypatch.setattr("tests.test_compare.CASES", ["001", "NA", "null", "1e3", *CASES[4:]])
+    for changes in (MAE, SCRATCH):
+        add(changes, scores(0))
+    found = compare(store, "pretrain=mae", "pretrain=scratch", [], None)
+    assert {"001", "NA", "null", "1e3"} <= set(found.by_case)

@@ -69,3 +69,18 @@ def test_one_method_is_first_of_one() -> None:
 def test_other_cases_are_refused() -> None:
     with pytest.raises(UsageError, match="same cases"):
         standings(BOARD | {"other": runs(0.5, range(5), 5, CASES[:-1])}, "dice")
+
+
+def test_who_shares_no_seed_is_not_ranked() -> None:
+    """Nobody was compared with it: it is not tied at the top for that."""
+    found = {each.label: each for each in standings(BOARD | {"stranger": runs(0.9, range(20, 22), 5)}, "dice")}
+    assert (found["stranger"].low, found["stranger"].high, found["stranger"].top) == (0, 0, False)
+    assert found["mae"].low == 1
+
+
+def test_methods_that_are_almost_the_same_are_not_told_apart() -> None:
+    """A last digit that differs in one case: rounding must not make it a certainty."""
+    nearly = {seed: table.copy() for seed, table in BOARD["mae"].items()}
+    nearly[0].loc[3, "dice"] += 1e-5
+    found = {each.label: each for each in standings({"mae": BOARD["mae"], "nearly": nearly}, "dice")}
+    assert [each.low for each in found.values()] == [1, 1]

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import signal
 import sys
 from types import FrameType
@@ -11,6 +10,7 @@ import typer
 
 from mae_bench.cli import data, doctor, grid, leaderboard, others, plugins, results, run, show, weights
 from mae_bench.errors import InputError, Interrupted, MaeBenchError, RunFailed, UsageError
+from mae_bench.processes import is_first_process
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,7 +68,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _print_error(code: int, message: str, problems: list[str]) -> None:
-    if os.environ.get("RANK", "0") != "0":  # of the processes of one launch, one speaks
+    if not is_first_process():
         return
     print(json.dumps({"error": {"exit_code": code, "message": message, "problems": problems}}))
 

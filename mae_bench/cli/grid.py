@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +11,14 @@ import typer
 
 from mae_bench.cli import output
 from mae_bench.errors import RunFailed, UsageError
+from mae_bench.processes import is_first_process
 
 if TYPE_CHECKING:
     from mae_bench.grid.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, help="Plan, run and follow a whole comparison.")
+
+LOOK_EVERY = 2.0  # seconds between looks of `status --follow`
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="grid file, such as benchmarks/grids/demo.toml")]
 DataOption = Annotated[
@@ -44,7 +48,10 @@ def plan(
     document = _document(made) | {"title": grid.title, "probed": probe}
     for task in document["tasks"]:
         task |= costs[task["id"]]._asdict() if task["id"] in costs else {}
-    left = [costs[task.id] for task in made.tasks.values() if not task.done and task.id in costs]
+        if probe and math.isnan(task.get("seconds", 0.0)):
+            task |= {"seconds": None, "memory_mb": None, "reason": "cannot be run here: its memory or its losses"}
+    ahead = [costs[task.id] for task in made.tasks.values() if not task.done and task.id in costs]
+    left = [cost for cost in ahead if not math.isnan(cost.seconds)]
     document["predicted"] = {
         "seconds": round(sum(cost.seconds for cost in left), 1) if probe else None,
         "gpu_hours": round(sum(cost.seconds for cost in left if cost.gpu) / 3600, 3) if probe else None,
@@ -90,6 +97,8 @@ def run_grid(
         journal, ended = Journal(place, grid), Counter[str]()
 
         def tell(task: Any, outcome: Any) -> None:
+            if not is_first_process():
+                return
             ended[task.id] += 1
             words = {"done": f"done in {outcome.seconds:.0f} s", "found": "there already", "failed": outcome.reason}
             reporter.note(f"[{len(ended)}/{len(made.tasks)}] {task.label}: {words[outcome.status]}")
@@ -100,7 +109,8 @@ def run_grid(
     failed = {task: outcome.reason for task, outcome in outcomes.items() if outcome.status == "failed"}
     missing = [planned for planned in made.cells if planned.state == "no data"]
     document = _document(made, outcomes) | {"title": grid.title, "failed": failed}
-    output.show(document, as_json, lambda: _plan_table(grid.title, made, document))
+    if is_first_process():
+        output.show(document, as_json, lambda: _plan_table(grid.title, made, document))
     if failed or missing:
         names = [f"{made.tasks[task].label}: {reason}" for task, reason in failed.items()]
         names += [f"{planned.order.label()}: {planned.reason.splitlines()[0]}" for planned in missing]
@@ -108,15 +118,32 @@ def run_grid(
 
 
 @app.command("status")
-def status(file: FileArgument, store: output.StoreOption = None, as_json: output.JsonOption = False) -> None:
-    """Follow a grid that runs in another terminal, or see where it stopped."""
+def status(
+    file: FileArgument,
+    follow: Annotated[bool, typer.Option("--follow", help="go on looking until nothing runs or waits")] = False,
+    store: output.StoreOption = None,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Look at a grid that runs in another terminal, or see where it stopped."""
+    import time
+
     from mae_bench.grid.file import load_grid
     from mae_bench.grid.journal import Journal
 
     grid = load_grid(file)
-    states = Journal(output.open_store(store), grid).states()
+    journal = Journal(output.open_store(store), grid)
+    states = journal.states()
     if not states:
         raise UsageError(f"{file}: this grid has not been run in this store; `mae-bench grid run {file}` does")
+    with output.reporting() as reporter:
+        told: dict[str, str] = {}
+        while follow and any(task["state"] in ("running", "waiting") for task in states.values()):
+            for key, task in states.items():
+                if told.get(key, "waiting") != task["state"]:
+                    reporter.note(f"{task['label']}: {task['state']}")
+                told[key] = task["state"]
+            time.sleep(LOOK_EVERY)
+            states = journal.states()
     counts = Counter(task["state"] for task in states.values())
     document = {
         "title": grid.title,
@@ -159,6 +186,9 @@ def _document(plan: Plan, outcomes: Any = None) -> dict[str, Any]:
         {"id": task.id, "label": task.label, "needs": task.needs, "cells": len(task.cells), "done": task.done}
         for task in plan.tasks.values()
     ]
+    for task in tasks:
+        if outcomes is not None and task["id"] in outcomes:
+            task["done"] = outcomes[task["id"]].status in ("done", "found")
     return {"cells": cells, "tasks": tasks}
 
 
@@ -183,5 +213,7 @@ def _plan_table(title: str, plan: Plan, document: dict[str, Any]) -> Any:
             f"predicted for what is to do: {predicted['seconds'] / 60:.1f} minutes one after the other, "
             f"{predicted['gpu_hours']:g} GPU-hours, {predicted['memory_mb']:.0f} MB; stages that cells share count once"
         )
+        if unknown := sum("reason" in task for task in document["tasks"]):
+            table.caption += f"; without {unknown} stages that cannot be run here"
         table.caption_justify = "left"
     return table

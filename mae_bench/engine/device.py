@@ -1,5 +1,6 @@
 """Where and how to compute: CUDA with bf16 when it is there, else the CPU."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -60,10 +61,25 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Start anew with the highest use of memory: a process may do one stage after the other."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # where there is no such file, the peak is that of the whole process
+        CLEAR.write_text("5")
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Highest use so far: of the GPU's memory, else of this process's."""
+    """Highest use since it was last forgotten: of the GPU's memory, else of this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError, StopIteration):
+        lines = STATUS.read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 

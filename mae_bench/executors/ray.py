@@ -30,7 +30,7 @@ class RayOptions(Options):
     slots: int = Field(0, ge=0, le=10_000, description="stages at once; 0: as many as the cluster has room for")
     cpus: float = Field(1, gt=0, le=1024, description="CPU cores of a slot; also its threads")
     gpus: float = Field(
-        0, ge=0, le=64, description="GPUs of a slot; below 1, slots share one; 0: 1 where there are GPUs"
+        0, ge=0, le=1, description="GPUs of a slot; below 1, slots share one; 0: 1 where there are GPUs"
     )
 
 
@@ -96,8 +96,10 @@ class RayPool:
     def _fitting(self) -> int:
         import ray
 
-        room, wanted = ray.cluster_resources(), {"CPU": self.options.cpus, "GPU": self.options.gpus}
-        return int(min(room.get(kind, 0) // share for kind, share in wanted.items() if share))
+        wanted = {kind: share for kind, share in (("CPU", self.options.cpus), ("GPU", self.options.gpus)) if share}
+        rooms = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # Node by node: a slot does not lie on two of them.
+        return sum(int(min(room.get(kind, 0) // share for kind, share in wanted.items())) for room in rooms)
 
     def submit(self, identity: str, work: "Work") -> None:
         """Hand the work to an idle actor, or a new one."""
@@ -120,20 +122,34 @@ class RayPool:
         try:
             outcome = Outcome.model_validate_json(ray.get(ended))
         except ray.exceptions.RayActorError as error:
+            self._dismiss_idle()
             return identity, Outcome(status="lost", reason=str(error).splitlines()[0])
         except ray.exceptions.RayTaskError as error:
             ray.kill(place)
             if isinstance(error.cause, Interrupted):
                 return identity, Outcome(status="lost", reason=str(error.cause))
             return identity, Outcome(status="failed", reason=f"{type(error.cause).__name__}: {error.cause}")
+        except ray.exceptions.RayError as error:  # killed for memory, an environment that could not be set up
+            ray.kill(place)
+            return identity, Outcome(status="lost", reason=f"{type(error).__name__}: {str(error).splitlines()[0]}")
         self.idle.append((place, started))
         self._take_over()
         return identity, outcome
 
-    def _take_over(self) -> None:
-        """Give an idle actor the work of one that has not started: after a loss there may be no room for that one."""
+    def _dismiss_idle(self) -> None:
+        """End the actors that wait: some may have been on the node that was lost, and would each lose a stage."""
         import ray
 
+        for place, _ in self.idle:
+            ray.kill(place)
+        self.idle.clear()
+
+    def _take_over(self) -> None:
+        """Give an idle actor the work of one that waits for room: after a node is lost there may be none for it."""
+        import ray
+
+        if len(self.idle) + len(self.busy) <= self._fitting():
+            return
         for ticket, (identity, work, place, started) in list(self.busy.items()):
             if self.idle and not ray.wait([started], timeout=0)[0]:
                 del self.busy[ticket]
@@ -141,12 +157,10 @@ class RayPool:
                 self.submit(identity, work)
 
     def give_up(self, work: "Work", reason: str) -> None:
-        """Leave a failed record."""
-        import ray
+        """Leave a failed record, from here: for that no place is needed."""
+        from mae_bench.grid.work import Worker
 
-        place, started = self.idle.pop() if self.idle else self._new_place()
-        ray.get(place.give_up.remote(work.model_dump_json(), reason))
-        self.idle.append((place, started))
+        Worker().give_up(work, reason)
 
     def close(self) -> None:
         """End all actors; what they were doing continues from its checkpoint in the next run."""
@@ -180,8 +194,3 @@ class _Place:
         from mae_bench.grid.work import Work
 
         return self.worker.perform(Work.model_validate_json(work)).model_dump_json()
-
-    def give_up(self, work: str, reason: str) -> None:
-        from mae_bench.grid.work import Work
-
-        self.worker.give_up(Work.model_validate_json(work), reason)

@@ -27,9 +27,9 @@ class Order(Value):
     recipe: str | None
     demo: bool
     protocol: str | None
-    labels: float
-    seed: int
-    pretrain_seed: int
+    labels: float = Field(gt=0, le=1)
+    seed: int = Field(ge=0)
+    pretrain_seed: int = Field(ge=0)
     settings: dict[str, str]
 
     def request(self) -> Request:
@@ -125,4 +125,9 @@ def load_grid(path: Path) -> Grid:
         for name in ("dataset", "pretrain"):
             if getattr(sweep.over(grid.defaults), name) is None:
                 raise InputError(f"{path}: sweep.{number}.{name}: missing, here and in defaults")
+        try:
+            sweep.over(grid.defaults).orders()
+        except ValidationError as error:
+            lines = [f"sweep.{number}.{line}" for line in validation_lines(error)]
+            raise InputError(f"{path}: not a valid grid", problems=lines) from error
     return grid

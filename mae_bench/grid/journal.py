@@ -10,16 +10,20 @@ from typing import Any
 
 from mae_bench.grid.file import Grid
 from mae_bench.grid.plan import Plan
+from mae_bench.processes import is_first_process
 from mae_bench.store import Store
 from mae_bench.values import digest
 
 
 class Journal:
-    """The events of one grid in one store. Each line is one write, so several runs may share the file."""
+    """The events of one grid in one store. Each line is one write, so several runs may share the file.
+
+    A grid is known by its cells: it stays the same when its title is put in better words.
+    """
 
     def __init__(self, store: Store, grid: Grid) -> None:
         self.store = store
-        self.path: Path = store.root / "grids" / digest(grid.model_dump(mode="json")) / "journal.jsonl"
+        self.path: Path = store.root / "grids" / _address(grid) / "journal.jsonl"
 
     def begin(self, plan: Plan, executor: str) -> None:
         """Say that a run began, with all its tasks."""
@@ -28,7 +32,9 @@ class Journal:
         self.write("run", tasks=tasks, executor=executor, **host)
 
     def write(self, event: str, **facts: Any) -> None:
-        """Append one event."""
+        """Append one event; of the processes of one launch, the first writes."""
+        if not is_first_process():
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"at": round(time.time(), 3), "event": event} | facts, allow_nan=False) + "\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -69,3 +75,7 @@ class Journal:
     def _held(self, identity: str) -> bool:
         kind, _, key = identity.partition(":")
         return self.store.held({"encoder": "encoders", "cell": "models"}[kind], key)
+
+
+def _address(grid: Grid) -> str:
+    return digest([order.model_dump(mode="json") for order in grid.orders()])

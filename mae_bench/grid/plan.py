@@ -61,7 +61,7 @@ def make_plan(
     Args:
         data: folders of data sets, by name.
     """
-    opener = Opener(store, registry, data)
+    opener = Opener(store, data)
     orders = grid.orders()
     cells = []
     for number, order in enumerate(orders, 1):

@@ -1,5 +1,6 @@
 """What stages would cost: measured on a few steps of each kind, in a folder that is thrown away."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mae_bench.engine import finetune, loop, pretrain
-from mae_bench.engine.device import make_accelerator, peak_memory_mb
+from mae_bench.engine.device import forget_peak_memory, make_accelerator, peak_memory_mb
 from mae_bench.engine.evaluate import evaluate
 from mae_bench.engine.fit import fit
 from mae_bench.engine.onednn import use_onednn
+from mae_bench.errors import MaeBenchError
 from mae_bench.grid.plan import Plan, Task
 from mae_bench.run import Cell, finetune_job, new_objective, pretrain_job, task_model
 from mae_bench.store import Store
@@ -32,7 +34,11 @@ class Predicted(NamedTuple):
 def predict(
     plan: Plan, store: Store, advance: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Predicted]:
-    """Predict every task of a plan that is not done; tasks that differ in seeds alone are measured once."""
+    """Predict every task of a plan that is not done; tasks that differ in seeds alone are measured once.
+
+    Returns:
+        Costs by task. Those of a stage that cannot be run here (its memory, its losses) are NaN.
+    """
     setting = loop.Setting(make_accelerator())
     device = setting.accelerator.device
     measured: dict[str, Predicted] = {}
@@ -44,8 +50,12 @@ def predict(
         kind = _kind(task, cell)
         if kind not in measured:
             work = _pretraining if task.work.stage == "pretrain" else _finetuning
+            forget_peak_memory(device)
             with tempfile.TemporaryDirectory() as folder:
-                seconds = work(cell, store, Path(folder), setting)
+                try:
+                    seconds = work(cell, store, Path(folder), setting)
+                except (MaeBenchError, MemoryError, RuntimeError):
+                    seconds = math.nan
             measured[kind] = Predicted(round(seconds, 2), round(peak_memory_mb(device), 1), device.type == "cuda")
         found[task.id] = measured[kind]
         advance(number, len(ahead))

@@ -1,5 +1,6 @@
 """What a worker is handed, and doing it: in this process, or in any that sees the store and the data."""
 
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,7 @@ from mae_bench.engine.progress import Reporter, Silent
 from mae_bench.errors import Interrupted, MaeBenchError
 from mae_bench.grid.file import Order
 from mae_bench.record import ResultRecord
-from mae_bench.registry import Registry
-from mae_bench.registry import registry as installed
+from mae_bench.registry import registry
 from mae_bench.resolve import Chosen, resolve
 from mae_bench.run import Cell, make_cell, pretrain_encoder, record_failure, run
 from mae_bench.store import Store
@@ -42,8 +42,8 @@ class Outcome(Value):
 class Opener:
     """Opens data sets once per process, however many cells are on them."""
 
-    def __init__(self, store: Store, registry: Registry, data: Mapping[str, Path]) -> None:
-        self.store, self.registry, self.data = store, registry, data
+    def __init__(self, store: Store, data: Mapping[str, Path]) -> None:
+        self.store, self.data = store, data
         self.opened: dict[str, Data] = {}
 
     def open(self, order: Order, chosen: Chosen) -> Cell:
@@ -68,7 +68,7 @@ class Worker:
     """Does one piece of work after the other, keeping open what they share."""
 
     def __init__(self, reporter: Reporter | None = None) -> None:
-        self.registry = installed()
+        self.registry = registry()
         self.reporter = reporter or Silent()
         self.accelerator = make_accelerator()
         self.openers: dict[tuple[Path, str, Path | None], Opener] = {}
@@ -79,7 +79,7 @@ class Worker:
         Raises:
             Interrupted: a signal came; the work continues when it is performed again.
         """
-        began = time.monotonic()
+        began, cell = time.monotonic(), None
         heard = _Computed()
         self.registry.manager.register(heard)
         try:
@@ -93,6 +93,13 @@ class Worker:
             raise
         except MaeBenchError as error:
             return Outcome(status="failed", reason=str(error), seconds=time.monotonic() - began)
+        except Exception as error:
+            # A fault of one plugin, or of ours, is a row: the other cells go on.
+            logging.getLogger(__name__).exception("%s", work.order.label())
+            reason = f"{type(error).__name__}: {error}"
+            if work.stage == "cell" and cell is not None:
+                record_failure(cell, Store(work.store), reason)
+            return Outcome(status="failed", reason=reason, seconds=time.monotonic() - began)
         finally:
             self.registry.manager.unregister(heard)
         status: Literal["done", "found"] = "done" if heard.computed else "found"
@@ -107,7 +114,7 @@ class Worker:
         place = (work.store, work.order.dataset, work.data)
         if place not in self.openers:
             data = {} if work.data is None else {work.order.dataset: work.data}
-            self.openers[place] = Opener(Store(work.store), self.registry, data)
+            self.openers[place] = Opener(Store(work.store), data)
         opener = self.openers[place]
         return opener.open(work.order, resolve(work.order.request(), self.registry)), opener.store
 

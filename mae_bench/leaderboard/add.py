@@ -15,6 +15,7 @@ from mae_bench.record import ResultRecord
 from mae_bench.store import Store, write_bytes, write_json
 
 POINTS = 400  # rows of a file of curves
+SITE_POINTS = 8000  # of a file of curves of sites
 WIDEST = 1000  # pixels of a picture's longer side
 
 
@@ -50,9 +51,10 @@ def _add(record: ResultRecord, store: Store, folder: Path) -> Path:
         rows = [row for curve in curves for row in _thinned(curve, POINTS // len(curves))]
         text = "".join(f"{curve},{step},{value!r}\n" for curve, step, value in rows)
         write_bytes(folder / f"{record.key}.losses.csv", f"{','.join(CURVES)}\n{text}".encode())
-    for place in (encoder, model):
-        if (place / "site_losses.csv").is_file():
-            write_bytes(folder / f"{record.key}.site_losses.csv", (place / "site_losses.csv").read_bytes())
+    told = [("", encoder / "site_losses.csv"), (" (fine-tuning)", model / "site_losses.csv")]
+    if sites := [_site_losses(path, suffix) for suffix, path in told if path.is_file()]:
+        text = pd.concat(sites).to_csv(index=False, lineterminator="\n")
+        write_bytes(folder / f"{record.key}.site_losses.csv", text.encode())
     for picture in PICTURES:
         for place in (encoder, model):
             if (place / f"{picture}.png").is_file():
@@ -70,6 +72,13 @@ def _losses(curve: str, path: Path) -> Iterable[list[Row]]:
     if path.is_file():
         table = pd.read_csv(path)
         yield [(curve, int(step), float(loss)) for step, loss in zip(table["step"], table["loss"], strict=True)]
+
+
+def _site_losses(path: Path, suffix: str) -> pd.DataFrame:
+    """Losses of sites, evenly thinned so that all of them together stay a small file; of two stages told apart."""
+    table = pd.read_csv(path)
+    table["site"] += suffix
+    return table.iloc[:: max(1, -(-len(table) // SITE_POINTS))]
 
 
 def _selection(store: Store, key: str) -> Iterable[list[Row]]:

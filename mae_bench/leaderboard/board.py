@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mae_bench.leaderboard.contamination import lane_of
+from mae_bench.leaderboard.contamination import lane_of, undisclosed
 from mae_bench.leaderboard.label import address_of, method_labels, method_of
 from mae_bench.leaderboard.submission import Submission
 from mae_bench.record import ResultRecord
@@ -59,7 +59,7 @@ class BoardName(NamedTuple):
 
 @dataclass(frozen=True)
 class Board:
-    """One board with its sections, most labels first."""
+    """One board with its sections: most labels first, and of the same share the one with most records."""
 
     name: BoardName
     sections: tuple[Section, ...]
@@ -115,7 +115,11 @@ def _board(name: BoardName, submissions: Sequence[Submission]) -> Board:
         )
         for place, question in questions.items()
     ]
-    return Board(name, tuple(sorted(made, key=lambda each: (each.lane, -each.labels, each.address))))
+    return Board(name, tuple(sorted(made, key=lambda each: (each.lane, -each.labels, -_records(each), each.address))))
+
+
+def _records(section: Section) -> int:
+    return sum(len(method.runs) + len(method.more) for method in section.methods)
 
 
 def _method(address: str, label: str, submissions: Sequence[Submission]) -> Method:
@@ -130,6 +134,8 @@ def _method(address: str, label: str, submissions: Sequence[Submission]) -> Meth
         )
         runs[seed] = first
         more += others
+    if any(undisclosed(each.record) for each in submissions):
+        label += " (pre-training cases not disclosed)"
     return Method(address, label, runs, tuple(more))
 
 

@@ -194,4 +194,4 @@ def _write_markdown(path: Path, board: Board, found: list[tuple[Section, list[Ro
 def _markdown(text: str) -> str:
     """A text that Markdown shows as it is."""
     escaped = "".join(f"\\{character}" if character in "\\`*_{}[]()#+!|~$^" else character for character in text)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ").replace("\r", " ")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mae_bench.errors import InputError, UsageError
 from mae_bench.leaderboard.board import make_boards
-from mae_bench.leaderboard.contamination import disclosure, lane_of
-from mae_bench.leaderboard.laws import broken_laws
+from mae_bench.leaderboard.contamination import disclosure, lane_of, undisclosed
+from mae_bench.leaderboard.laws import broken_laws, can_remake_intervals
 from mae_bench.leaderboard.neighbours import disagreements, same_scores
 from mae_bench.leaderboard.published import published_files, read_published
 from mae_bench.leaderboard.reference import Difference, differences
@@ -86,6 +86,8 @@ def _notes(submissions: Sequence[Submission]) -> Iterator[str]:
     for each in submissions:
         if lane_of(each.record):
             yield f"{each.path('.json')}: {disclosure(each.record)}: it is ranked in a lane of its own"
-        elif each.record.spec.start and each.record.data.pretrained_on is None:
+        elif undisclosed(each.record):
             yield f"{each.path('.json')}: {disclosure(each.record)}"
+        if not can_remake_intervals(each):
+            yield f"{each.path('.json')}: too many cases to make its intervals again here; they are as handed in"
     yield from same_scores(submissions)

@@ -40,18 +40,21 @@ def lane_of(record: ResultRecord) -> str:
     return "overlap" if overlap(record).any else ""
 
 
+def undisclosed(record: ResultRecord) -> bool:
+    """Whether the encoder starts from weights of which nobody says what they were made from."""
+    return bool(record.spec.start) and record.data.pretrained_on is None
+
+
 def disclosure(record: ResultRecord) -> str:
     """What can be said of the pre-training cases, in a sentence."""
-    found, foreign = overlap(record), record.spec.start
+    found = overlap(record)
     if found.any:
         return (
             f"of {len(record.data.split.test)} test cases, {len(found.files)} have files and {len(found.patients)} "
             "have patients that were in the training or pre-training"
         )
-    if foreign and record.data.pretrained_on is None:
+    if undisclosed(record):
         return "the encoder starts from weights whose pre-training cases are not disclosed"
-    if not record.data.identities:
-        return "the record does not hold the identities of its cases: only their names could be compared"
     return "no test case and no test patient was in the training or pre-training"
 
 

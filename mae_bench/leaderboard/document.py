@@ -36,7 +36,11 @@ def parse(data: bytes) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     # Most records are plain to look at as a whole, which takes a tenth of the time of looking at every text.
-    _inspect(value, DEEPEST, texts=not data.isascii() or b"\\u" in data or LONG_TEXT.search(data) is not None)
+    _inspect(
+        value,
+        DEEPEST,
+        texts=not data.isascii() or b"\\" in data or b"\x7f" in data or LONG_TEXT.search(data) is not None,
+    )
     return value
 
 

@@ -247,5 +247,5 @@ def _sites(submission: Submission) -> Figure | None:
     data = []
     for site in list(dict.fromkeys(means["site"]))[:40]:
         chosen = means[means["site"] == site]
-        data.append(_line(f"site {site}", chosen["round"].tolist(), chosen["loss"].tolist(), mode="lines+markers"))
+        data.append(_line(str(site), chosen["round"].tolist(), chosen["loss"].tolist(), mode="lines+markers"))
     return _figure("Sites", "Mean loss of each site over the rounds.", data, {"title": "round"}, {"title": "loss"})

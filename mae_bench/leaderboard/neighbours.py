@@ -16,6 +16,7 @@ PLUGINS = ("dataset", "backbone", "pretrain", "head")
 def disagreements(submissions: Sequence[Submission]) -> Iterator[str]:
     """Everything that is wrong with records beside each other, a line for each, naming the file."""
     yield from _twice(submissions)
+    yield from _one_page(submissions)
     for same in _groups(submissions, lambda each: board_name(each.record)):
         yield from _old_rules(same)
         yield from _replaced(same)
@@ -43,12 +44,26 @@ def _twice(submissions: Sequence[Submission]) -> Iterator[str]:
             yield f"{_file(other)}: duplicate: {_file(same[0])} is the same run"
 
 
+def _one_page(submissions: Sequence[Submission]) -> Iterator[str]:
+    """Names of data set and protocol are joined into that of a file: those of two boards must not join to one."""
+    for same in _groups(submissions, lambda each: board_name(each.record).slug.lower()):
+        names = list(dict.fromkeys(board_name(each.record) for each in same))
+        for each in same:
+            if len(names) > 1 and board_name(each.record) != names[0]:
+                other = next(known for known in same if board_name(known.record) == names[0])
+                yield f"{_file(each)}: its board would be the file {names[0].slug}, as that of {_file(other)}"
+
+
 def _old_rules(submissions: Sequence[Submission]) -> Iterator[str]:
-    newest = max(each.record.spec.protocol.version for each in submissions)
+    newest = max(submissions, key=lambda each: each.record.spec.protocol.version)
+    version = newest.record.spec.protocol.version
     for each in submissions:
         rules = each.record.spec.protocol
-        if rules.version < newest:
-            yield f"{_file(each)}: protocol {rules.name}: version {rules.version} is superseded by {newest} here"
+        if rules.version < version:
+            yield (
+                f"{_file(each)}: protocol {rules.name}: version {rules.version} is superseded by {version} "
+                f"of {_file(newest)}"
+            )
 
 
 def _replaced(submissions: Sequence[Submission]) -> Iterator[str]:

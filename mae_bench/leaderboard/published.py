@@ -45,7 +45,7 @@ class Number(Value):
 
 
 class Group(Value):
-    """Numbers under one protocol. boards: slugs of the boards that measure the same data set."""
+    """Numbers under one protocol."""
 
     title: str
     protocol: str

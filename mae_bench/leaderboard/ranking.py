@@ -36,16 +36,15 @@ def ranked(section: Section) -> list[Row]:
     runs = {method.address: {seed: run.cases for seed, run in method.runs.items()} for method in section.methods}
     sign = 1 if lower_is_better(section.metric) else -1
     # The scores of single runs are means over their cases: `laws` made them again.
-    means = {method.address: _mean(method, section.metric) for method in section.methods}
+    means = {method.address: mean_score(method, section.metric) for method in section.methods}
     order = sorted(means, key=lambda address: (np.isnan(means[address]), sign * means[address], address))
     compared = _affordable(order, runs, section.metric)
-    # By label, which breaks ties in a way that people can follow.
-    name = {method.address: method.label for method in section.methods}
-    found = {each.label: each for each in standings({name[each]: runs[each] for each in compared}, section.metric)}
+    # By address: names are a stranger's words, and may be alike.
+    found = {each.label: each for each in standings({each: runs[each] for each in compared}, section.metric)}
     methods = {method.address: method for method in section.methods}
     rows = []
     for address in order:
-        standing = found.get(name[address])
+        standing = found.get(address)
         if standing is not None:
             rows.append(Row(methods[address], standing.score, standing.low, standing.high))
         else:
@@ -54,7 +53,8 @@ def ranked(section: Section) -> list[Row]:
     return rows
 
 
-def _mean(method: Method, metric: str) -> float:
+def mean_score(method: Method, metric: str) -> float:
+    """Mean of the scores of its runs, as their records have them; NaN without any."""
     values = [run.record.metrics[metric].value for run in method.runs.values()]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else float("nan")

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from mae_bench.leaderboard.board import Board, Method, Section
+from mae_bench.leaderboard.ranking import mean_score
 from mae_bench.standings import lower_is_better, method_table, paired_table
 from mae_bench.stats.mixed import Test, difference_test
 
-MOST = 200  # methods of one section that are compared; one by one they take a tenth of a second
+MOST = 200  # methods of one section that are compared, the best; one by one they take a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,14 @@ class Difference:
 
 def differences(board: Board, section: Section) -> Iterator[Difference]:
     """The differences in one section; none where two methods share no seed or fewer than two cases."""
+    sign = -1 if lower_is_better(section.metric) else 1
+    means = {method.address: mean_score(method, section.metric) for method in section.methods}
+    scored = [method for method in section.methods if np.isfinite(means[method.address])]
+    order = sorted(scored, key=lambda each: -sign * means[each.address])[:MOST]
     tables = {
         method.address: method_table({seed: run.cases for seed, run in method.runs.items()}, section.metric)
-        for method in section.methods[:MOST]
+        for method in order
     }
-    sign = -1 if lower_is_better(section.metric) else 1
-    means = {address: float(np.nan_to_num(np.nanmean(table.to_numpy(float)))) for address, table in tables.items()}
-    order = sorted(section.methods[:MOST], key=lambda each: -sign * means[each.address])
     for method in order:
         for role, reference in (("scratch", _scratch(method, order)), ("best", _best(method, order))):
             if reference is None:

@@ -76,7 +76,9 @@ class Site:
     def board(self, board: Board, sections: Sequence[tuple[Section, list[Row], Table]], figures: list[Figure]) -> None:
         """Write the page of a board."""
         slug = board.name.slug
-        self.leaders[slug] = [row.method.label for _, rows, _ in sections[:1] for row in rows if row.top]
+        self.leaders[slug] = [
+            row.method.label for section, rows, _ in sections[:1] if not section.lane for row in rows if row.top
+        ]
         text = self.pages.get_template("board.html").render(
             board=board,
             sections=[

@@ -42,16 +42,21 @@ def contributions(cases: pd.DataFrame, metric: str) -> Numbers:
 
 
 def _auc(truth: "pd.Series[float]", score: "pd.Series[float]") -> Numbers:
-    """Pseudovalues of an AUC by its placements (DeLong et al. 1988); NaN when a class has fewer than two cases."""
+    """Pseudovalues of an AUC by its placements (DeLong et al. 1988); NaN without both classes.
+
+    The one case of a class cannot be left out: then all are given the score itself, which says nothing of its spread.
+    """
     positive, ranks = truth.to_numpy(float) > 0, score.to_numpy(float)
     above, below = int(positive.sum()), int((~positive).sum())
-    if min(above, below) < 2:
+    if not min(above, below):
         return np.full(len(ranks), np.nan)
     whole, within = rankdata(ranks), np.empty(len(ranks))
     within[positive], within[~positive] = rankdata(ranks[positive]), rankdata(ranks[~positive])
     # Of a positive, the share of negatives below it; of a negative, the share of positives above it.
     placed = np.where(positive, (whole - within) / below, 1 - (whole - within) / above)
     value = float(placed[positive].mean())
+    if min(above, below) == 1:
+        return np.full(len(ranks), value)
     others = np.where(positive, above - 1, below - 1)
     without = value + (value - placed) / others
     return _pseudovalues(value, without)

@@ -72,6 +72,8 @@ def test_every_combination_is_there_once(seeds: list[int], labels: list[float]) 
         ('title = "t"\nsummary = "s"\n[[sweep]]\ndataset = "brats"', r"sweep\.0\.pretrain: missing"),
         ('title = "t"\nsummary = "s"\n[[sweep]]\ndatasets = "brats"', r"sweep\.0\.datasets: Extra inputs"),
         ('title = "t"\nsummary = "s"\n[[sweep]]\nlabels = "all"', r"sweep\.0\.labels"),
+        ('title = "t"\nsummary = "s"\n[[sweep]]\ndataset = "x"\npretrain = "y"\nlabels = 10', r"sweep\.0\.labels"),
+        ('title = "t"\nsummary = "s"\n[[sweep]]\ndataset = "x"\npretrain = "y"\nseed = -1', r"sweep\.0\.seed"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, told: str) -> None:

@@ -169,7 +169,7 @@ def test_figures_of_a_record(tmp_path: Path) -> None:
     (submission,) = check(tmp_path).submissions
     found = record_figures(submission)
     assert [figure["title"] for figure in found] == ["Test cases", "Training", "Sites"]
-    assert [line["name"] for line in found[2]["data"]] == ["site site-0", "site site-1"]
+    assert [line["name"] for line in found[2]["data"]] == ["site-0", "site-1"]
     for figure in found:
         go.Figure(data=figure["data"], layout=figure["layout"])
 

@@ -16,7 +16,7 @@ from mae_bench.leaderboard.command import command_of, shell_text
 from mae_bench.spec import RunSpec
 from mae_bench.values import digest
 from tests.files.browser import chromium, needs_browser, watch
-from tests.files.records import CASES, REAL, SPLIT, csv_of, draw_scores, make_run
+from tests.files.records import CASES, IDENTITIES, REAL, SPLIT, csv_of, draw_scores, make_run
 
 __all__ = ["chromium"]  # a fixture
 COUNT = 500
@@ -102,11 +102,13 @@ def inert(number: int) -> tuple[str, bytes, bytes]:
         "seed": number, "pretrain.options": {"ratio": 0.75, "text": word}, "dataset.options": {"path": word},
         "protocol.summary": word, "recipe.summary": word, "data.fingerprint": word, "data.skipped": [f"{word}{number}"],
     }  # fmt: skip
+    known = {case: IDENTITIES[case.removesuffix(f" {word}")] for side in split.values() for case in side}
+    identities = {case: each | {"subject": f"{each['subject']} {word}"} for case, each in known.items()}
     spec = make_run(changes | {"data.split": digest(split)}, intervals=False, data={"split": split})[0].spec
     table = draw_scores(spec, 0.1).assign(case=cases)
     table[f"dice/{word}"] = table["dice"]
     record, _ = make_run(
-        changes, cases=table, data={"split": split, "identities": {}, "fingerprint": word}, reason=word,
+        changes, cases=table, data={"split": split, "identities": identities, "fingerprint": word}, reason=word,
         environment={word: word, "list": [word]}, plugins={word: {"dist": word, "version": word}},
         events=[{"event": word, word: word}], transfer={"source": word, "details": [word]},
         cost={"wall_s": 1.0, "pretrain_s": 0.5, "samples": 1, "peak_memory_mb": 1.0, "device": word},

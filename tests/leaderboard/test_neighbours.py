@@ -22,9 +22,18 @@ def test_a_run_is_counted_once(tmp_path: Path) -> None:
 
 def test_older_rules_of_a_protocol_are_superseded(tmp_path: Path) -> None:
     old = write_run(tmp_path / FOLDER, make_run({"protocol.version": 1}))
-    write_run(tmp_path / FOLDER, make_run({"protocol.version": 2}))
+    new = write_run(tmp_path / FOLDER, make_run({"protocol.version": 2}))
     (problem,) = check(tmp_path).problems
-    assert problem == f"{old}: protocol clean-v1: version 1 is superseded by 2 here"
+    assert problem == f"{old}: protocol clean-v1: version 1 is superseded by 2 of {new}"
+
+
+def test_two_boards_cannot_share_a_page(tmp_path: Path) -> None:
+    """Words of a data set's name that move into the protocol's give the same file."""
+    honest = write_run(tmp_path / FOLDER, make_run())
+    other = write_run(tmp_path / FOLDER, make_run({"dataset.name": "brats-clean", "protocol.name": "v1"}))
+    first, second = sorted((honest, other))
+    (problem,) = check(tmp_path).problems
+    assert problem == f"{second}: its board would be the file {REAL}, as that of {first}"
 
 
 def test_a_run_is_superseded_by_the_same_with_more_options(tmp_path: Path) -> None:

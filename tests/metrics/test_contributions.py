@@ -77,3 +77,13 @@ def test_a_score_per_case_is_itself() -> None:
 def test_an_unknown_metric_lists_those_there_are(metric: str) -> None:
     with pytest.raises(UsageError, match=r"there are: auc, auc/mass, auc/hernia"):
         contributions(findings(), metric)
+
+
+def test_one_case_of_a_class_leaves_the_score_what_it_is() -> None:
+    """It cannot be left out, so nothing is known of the spread; the mean is still the AUC of the record."""
+    cases = findings()
+    cases["truth/mass"] = 0.0
+    cases.loc[5, "truth/mass"] = 1.0
+    names = ("mass", "hernia")
+    expected = np.mean([roc_auc_score(cases[f"truth/{name}"], cases[f"score/{name}"]) for name in names])
+    assert contributions(cases, "auc").mean() == pytest.approx(expected)

@@ -96,7 +96,8 @@ class BraTS:
         paper = Protocol(
             name="paper",
             summary="387/97 fold of the paper's code, checkpoint chosen on the test cases; `ET` is MSD label 2, the "
-            "non-enhancing core; voxel distances on the prepared grid; pre-training crops drawn with labels",
+            "non-enhancing core; voxel distances on the prepared grid; pre-training crops drawn with labels. Not as "
+            "there: labels take turns in being cropped, and every crop, not one in ten, is changed in intensity",
             preprocessing=preprocessing,
             pretrain_crops="labels",
             crop_zscore=True,
