@@ -19,7 +19,7 @@ from mae_bench_federated.deploy.loopback import Loopback
 from mae_bench_federated.study import make_study
 
 HOSPITALS = ["north", "south", "west"]
-FLAGS = {"sites": "3", "rounds": "2", "local-steps": "2"}
+FLAGS = {"sites": "3", "rounds": "2", "local-steps": "2", "deadline": "300"}
 SETTINGS = {"dataset.subjects": "9", "dataset.spacing": "6"}
 
 

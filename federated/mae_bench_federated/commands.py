@@ -11,6 +11,8 @@ from mae_bench_federated.hooks import require_flower
 
 app = typer.Typer(no_args_is_help=True, help="Pre-train across hospitals that may not share images.")
 
+WORDS = {True: "right", False: "WRONG", None: "-"}
+
 HospitalOption = Annotated[list[str], typer.Option("--hospital", help="name of a hospital's node; once for each")]
 HostOption = Annotated[str, typer.Option("--host", help="name under which hospitals reach the server")]
 
@@ -100,9 +102,9 @@ def check(
     from mae_bench_federated.deploy.check import check_all
 
     found = check_all(study, recipe, data, server, authority, key, output.open_store(store))
-    rows = [(each.what, "right" if each.right else "WRONG", each.told) for each in found]
+    rows = [(each.what, WORDS[each.right], each.told) for each in found]
     document = [each._asdict() for each in found]
-    if wrong := [f"{each.what}: {each.told}" for each in found if not each.right]:
+    if wrong := [f"{each.what}: {each.told}" for each in found if each.right is False]:
         raise InputError(f"{len(wrong)} of {len(found)} checks failed", problems=wrong)
     output.show(document, as_json, lambda: output.make_table("check", ["what", "is", "told"], rows))
 

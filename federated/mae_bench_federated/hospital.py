@@ -77,8 +77,14 @@ def open_images(study: Study, store: Store, folder: Path | None) -> Data:
     data = open_data(
         dataset, options, store, data=folder, demo=stand_in, protocol=study.spec.protocol.name, skip_bad=True
     )
-    if data.protocol.model_copy(update={"summary": ""}) != study.spec.protocol.model_copy(update={"summary": ""}):
-        raise Malformed("the images would be prepared by other rules than the study's: another version")
+    ours, theirs = (
+        rules.model_dump(mode="json", exclude={"summary"}) for rules in (data.protocol, study.spec.protocol)
+    )
+    if other := sorted(name for name in ours if ours[name] != theirs.get(name)):
+        raise Malformed(
+            f"the images would be prepared by other rules than the study's ({', '.join(other)}): another version of "
+            "mae-bench, or a study that was made on other images (the stand-in's spacing is not that of patients)"
+        )
     if data.task != study.task:
         raise Malformed("the images have other channels or labels than the study's")
     return data

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from mae_bench.values import Value
@@ -77,14 +78,22 @@ def read_arrays(record: ArrayRecord) -> dict[str, Values]:
     return arrays
 
 
-def check_arrays(arrays: Arrays, like: Mapping[str, Any]) -> None:
-    """Compare names and shapes. Raises Malformed."""
+def check_arrays(arrays: Arrays, like: Mapping[str, Any], *, half: bool) -> dict[str, Values]:
+    """The arrays in the order of `like`, after a look at their names, shapes and types. half: they travel so.
+
+    Raises:
+        Malformed: they are those of another model, or not in the precision that was agreed on.
+    """
     if set(arrays) != set(like):
         missing, more = sorted(set(like) - set(arrays)), sorted(set(arrays) - set(like))
         raise Malformed(f"{len(missing)} weights are missing and {len(more)} unknown: another model")
     for name, value in arrays.items():
         if tuple(value.shape) != tuple(like[name].shape):
             raise Malformed(f"{name} has another shape: another model")
+        wanted = "float16" if half else str(like[name].dtype).removeprefix("torch.")
+        if value.dtype != np.dtype(wanted):
+            raise Malformed(f"{name} is {value.dtype}, not {wanted}")
+    return {name: arrays[name] for name in like}
 
 
 def write_report(report: Report, order: Message, *, wire: bool) -> Message:

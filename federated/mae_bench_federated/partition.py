@@ -5,6 +5,7 @@ site keeps its cases in the order in which they came.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ def divide(
     kind: Mapping[str, Hashable],
     federation: Federation,
     *,
-    complete: bool = True,
+    known: Mapping[str, int] | None = None,
 ) -> Sites:
     """Cases of each site.
 
@@ -34,23 +35,26 @@ def divide(
         subject: whose case it is.
         kind: label or lesion mix of a case, for `dirichlet`.
         federation: sites, partition, alpha, partition_seed.
-        complete: every site must get at least one subject.
+        known: site of each subject that was divided before; a site may then be left without one of these, and `natural`
+            puts subjects where their like are.
 
     Raises:
         InputError: fewer subjects than sites, or the data know no sites.
     """
     subjects = list(dict.fromkeys(subject[case] for case in cases))
-    if complete and len(subjects) < federation.sites:
+    if known is None and len(subjects) < federation.sites:
         raise InputError(
             f"{len(subjects)} subjects cannot be shared by {federation.sites} sites", "lower --sites, or use more data"
         )
     how = {"iid": iid, "sizes": sizes, "natural": natural}.get(federation.partition)
-    if how is None:
+    if known is not None and federation.partition == "natural":
+        place = beside(subjects, known)
+    elif how is None:
         first = {subject[case]: kind[case] for case in reversed(cases)}
         place = dirichlet(subjects, first, federation)
     else:
         place = how(subjects, federation)
-    if complete:
+    if known is None:
         _fill(place, federation.sites)
     return tuple(tuple(case for case in cases if place[subject[case]] == site) for site in range(federation.sites))
 
@@ -105,6 +109,14 @@ def natural(subjects: Sequence[str], federation: Federation) -> dict[str, int]:
     return {subject: site[prefix[subject]] for subject in subjects}
 
 
+def beside(subjects: Sequence[str], known: Mapping[str, int]) -> dict[str, int]:
+    """Site of each subject: that of the subjects named like it; of a name that nobody has, the smallest site."""
+    sites = list(known.values())
+    smallest = min(sorted(set(sites)), key=sites.count)
+    where = {_prefix(subject): site for subject, site in known.items()}
+    return {subject: where.get(_prefix(subject), smallest) for subject in subjects}
+
+
 def _prefix(subject: str) -> str:
     """Without the numbers at the end that are set apart, or else without the digits there."""
     shorter = re.sub(r"([-_.]\d+)+$", "", subject)
@@ -124,17 +136,19 @@ def _fill(place: dict[str, int], sites: int) -> None:
         place[moved] = empty
 
 
-def kinds_of(prepared: Prepared, cases: Sequence[str], task: Task) -> dict[str, Hashable]:
+def kinds_of(prepared: Prepared, cases: Sequence[str], task: Task, more: Sequence[str] = ()) -> dict[str, Hashable]:
     """Label or lesion mix of each case: its findings, or the labels it has and how much of the image they fill.
 
-    Amounts and survival times count in thirds of the cases, so that there are cases of each.
+    Amounts and survival times count in thirds of `cases`, so that there are cases of each; those of `more` are put
+    into the same thirds, and do not move their ends.
     """
-    facts = {case: prepared.facts[case] for case in cases}
+    facts = {case: prepared.facts[case] for case in (*cases, *more)}
     if task.kind == "classification":
         return {case: each.findings for case, each in facts.items()}
     survival = task.kind == "survival"
     amounts = {case: each.findings[0] if survival else _filled(prepared, case) for case, each in facts.items()}
-    ranks = {case: rank for rank, case in enumerate(sorted(cases, key=lambda case: (amounts[case], case)))}
+    order = sorted((amounts[case], case) for case in cases)
+    ranks = {case: min(bisect_left(order, (amounts[case], case)), len(cases) - 1) for case in facts}
     return {
         case: (
             each.findings[1:] if survival else tuple(sorted(set(each.points) - {"foreground"})),

@@ -11,6 +11,8 @@ import torch
 from flwr.app import Message
 from flwr.common.constant import ErrorCode
 
+from mae_bench.errors import UsageError
+from mae_bench.spec import Federation
 from mae_bench_federated.messages import Malformed, Report, check_arrays, read_report
 from mae_bench_federated.weights import Arrays, tensors
 
@@ -19,11 +21,33 @@ PIECE = 1 << 20  # numbers; four megabytes, which stay in the cache
 Dropped = dict[str, str]  # site and reason
 
 
+def check(federation: Federation) -> None:
+    """Refuse a robust strategy that would not be one.
+
+    Raises:
+        UsageError: so few sites answer that nothing is trimmed, or that Krum cannot tell who lies.
+    """
+    asked = max(1, round(federation.participation * federation.sites))
+    if federation.strategy == "trimmed-mean" and not int(federation.trim * asked):
+        raise UsageError(
+            f"--strategy trimmed-mean cuts nothing off {asked} answers at --trim {federation.trim:g}: "
+            f"--trim must be at least {1 / asked:.2g}, with three sites or more"
+        )
+    if federation.strategy == "krum" and asked < 2 * federation.malicious + 3:
+        raise UsageError(
+            f"--strategy krum with --malicious {federation.malicious} needs {2 * federation.malicious + 3} sites that "
+            f"are asked in a round; there are {asked} (Blanchard et al. 2017)"
+        )
+
+
 class Answers(NamedTuple):
-    """Reports that count, by site, in the order of the sites; sites that are left out, with the reason."""
+    """Reports that count, by site, in the order of the sites, and the norms of their updates; sites that are left out,
+    with the reason.
+    """
 
     reports: dict[str, Report]
     dropped: Dropped
+    norms: list[float]
 
 
 def judge(
@@ -31,8 +55,11 @@ def judge(
     replies: Sequence[Message],
     steps: int,
     now: Arrays,
-    outlier: float,
+    outlier: float | None,
     rebuild: Callable[[Report], Report],
+    *,
+    half: bool = False,
+    earlier: Sequence[float] = (),
 ) -> Answers:
     """Sort out the answers to a round.
 
@@ -41,8 +68,10 @@ def judge(
         replies: what came back in time.
         steps: losses each must tell.
         now: the weights that were sent, in full precision.
-        outlier: an update this many times the (lower) median norm is left out.
+        outlier: an update this many times the (lower) median norm is left out; None: no such rule.
         rebuild: makes full weights of what a report holds.
+        half: weights travel in half precision.
+        earlier: norms of the updates of earlier rounds: of two answers alone nobody could say which is the odd one.
     """
     by_message = {reply.metadata.reply_to_message_id: reply for reply in replies}
     reports: dict[str, Report] = {}
@@ -58,7 +87,7 @@ def judge(
             continue
         try:
             report = read_report(reply, steps)
-            check_arrays(report.arrays, now)
+            report = report._replace(arrays=check_arrays(report.arrays, now, half=half))
         except Malformed as error:
             dropped[site] = f"malformed: {error}"
             continue
@@ -68,13 +97,13 @@ def judge(
             reports[site] = report
         else:
             dropped[site] = "diverged: its weights are not finite"
-    if reports:
-        usual = statistics.median_low(norms[site] for site in reports)
+    if reports and outlier is not None:
+        usual = statistics.median_low([*earlier, *(norms[site] for site in reports)])
         for site in list(reports):
             if norms[site] > outlier * usual > 0:
                 dropped[site] = f"outlier: its update is {norms[site] / usual:.3g} times as long as the median"
                 del reports[site]
-    return Answers(reports, dropped)
+    return Answers(reports, dropped, [norms[site] for site in reports])
 
 
 def distance(new: Arrays, old: Arrays) -> float:

@@ -33,8 +33,6 @@ def check(federation: Federation) -> None:
         return
     if find_spec("opacus") is None:
         raise UsageError("--privacy needs an accountant: pip install 'mae-bench[federated]'")
-    if federation.noise <= 0:
-        raise UsageError("--noise 0 hides nothing: epsilon would be infinite")
     if federation.privacy == "central" and federation.strategy not in MEANS:
         raise UsageError(f"--privacy central adds noise to a mean: --strategy is {' or '.join(MEANS)}")
 
@@ -61,9 +59,14 @@ def hide(new: Arrays, old: Arrays, federation: Federation, rng: np.random.Genera
     return add_noise(clip(new, old, federation.clip), federation.noise * federation.clip, rng)
 
 
-def equal_and_clipped(reports: Sequence[Report], old: Arrays, federation: Federation) -> list[Report]:
-    """Central privacy: each update clipped, and all of the same weight, as the noise presumes."""
-    return [Report(clip(report.arrays, old, federation.clip), 1, report.losses) for report in reports]
+def equal_and_clipped(reports: Sequence[Report], old: Arrays, federation: Federation, asked: int) -> list[Report]:
+    """Central privacy: each update clipped, and all of the same weight, as the noise presumes.
+
+    The mean is over the `asked` sites, whoever answered: those that did not have learnt nothing. Else the divisor would
+    tell of a site, and move the mean by more than the noise is made for.
+    """
+    told = [Report(clip(report.arrays, old, federation.clip), 1, report.losses) for report in reports]
+    return told + [Report(dict(old), 1, ())] * (asked - len(told))
 
 
 def deviation(federation: Federation, sites: int) -> float:
@@ -97,5 +100,6 @@ def event(federation: Federation, stage: str, rounds: int) -> dict[str, Any]:
         "accountant": f"opacus {version('opacus')}, RDP",
         "epsilon": round(spent, 3) if math.isfinite(spent) else str(spent),
         "delta": federation.delta,
-        "covers": "weights, not losses or numbers of cases",
+        "covers": "weights, not losses or numbers of cases"
+        + ("; this stage alone, what the other spends comes on top" if federation.stages == "both" else ""),
     }

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import DEFAULT_TTL, Message, MessageType, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from torch import nn
 
 from mae_bench.engine import checkpoint
 from mae_bench.engine.loop import History
 from mae_bench.engine.progress import Reporter
+from mae_bench.engine.rounds import bounds
 from mae_bench.errors import RunFailed
 from mae_bench.spec import Federation
 from mae_bench_federated import policy, privacy, weights
@@ -26,6 +27,8 @@ from mae_bench_federated.messages import ARRAYS, CONFIG, Report
 from mae_bench_federated.strategies import Combination
 
 TRIES = 3  # of a round that misses its quorum
+NORMS = 30  # lengths of updates that are remembered
+PATIENCE = 30 * 24 * 3600.0  # seconds an order stands when there is no deadline
 WIDTHS = {"float16": 2, "float32": 4, "float64": 8}
 
 
@@ -35,7 +38,8 @@ class Course:
 
     check: called with the step after a round that passes one of `check_steps`, the module in evaluation; what it wants
     kept over a restart it puts in `state`. sites: names of those that take part. wire: messages leave this process.
-    secret: noise comes from the operating system, not from the seed.
+    secret: noise comes from the operating system, not from the seed. draws: what the seed of all
+    that is drawn is made of. told: called with all events when there is a new one.
     """
 
     name: str
@@ -46,6 +50,8 @@ class Course:
     folder: Path
     reporter: Reporter
     sites: Sequence[str]
+    draws: Sequence[int] = ()
+    told: Callable[[list[dict[str, Any]]], None] = lambda events: None
     check: Callable[[int], None] | None = None
     check_steps: set[int] = field(default_factory=set)
     state: dict[str, Any] = field(default_factory=dict)
@@ -56,11 +62,15 @@ class Course:
 
 @dataclass
 class Account:
-    """What happened. losses: of sites, as rows of round, site, step, loss. rounds: one document each."""
+    """What happened. losses: of sites, as rows of round, site, step, loss. rounds: one document each. norms: lengths of
+    the last updates. orders: how often sites were asked to train.
+    """
 
     history: History = field(default_factory=History)
     losses: list[list[Any]] = field(default_factory=list)
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    orders: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
     samples: int = 0
@@ -74,11 +84,6 @@ def run_rounds(course: Course, grid: Grid) -> Account:
         Interrupted: a signal came; the same call repeats the round.
     """
     return Server(course, grid).run()
-
-
-def bounds(number: int, rounds: int, steps: int) -> tuple[int, int]:
-    """Steps of round `number` (from 1), the first counted from 0, the last one left out."""
-    return math.ceil(steps * (number - 1) / rounds), math.ceil(steps * number / rounds)
 
 
 class Server:
@@ -101,7 +106,7 @@ class Server:
         while self.done < self.rounds:
             self._round(self.done + 1)
         if self.federation.privacy != "none":
-            self.account.history.events.append(privacy.event(self.federation, course.name, self.rounds))
+            self.account.history.events.append(privacy.event(self.federation, course.name, self._releases()))
         weights.give(course.module, self.weights)
         return self.account
 
@@ -136,13 +141,23 @@ class Server:
             asked = self._send(number, start, stop, chosen)
             messages = {message.metadata.message_id: site for site, message in asked.messages.items()}
             answers = policy.judge(
-                messages, asked.replies, stop - start, self.weights, self.federation.outlier, self._rebuild
+                messages,
+                asked.replies,
+                stop - start,
+                self.weights,
+                # Under central privacy whoever answers must count, or the noise would hide less: clipping is the bound.
+                None if self.federation.privacy == "central" else self.federation.outlier,
+                self._rebuild,
+                half=self.federation.half,
+                earlier=self.account.norms,
             )
+            self.account.orders += 1
             self.account.bytes_up += sum(_wire_bytes(reply) for reply in asked.replies)
             reasons = answers.dropped | {site: "not connected" for site in chosen if site not in asked.messages}
             for site, reason in reasons.items():
                 self._tell({"event": "site left out", "round": number, "site": site, "reason": reason})
             if len(answers.reports) >= max(1, math.ceil(self.federation.quorum * len(chosen))):
+                self.account.norms = [*self.account.norms, *answers.norms][-NORMS:]
                 return answers.reports
             self._tell(
                 {"event": "quorum missed", "round": number, "answered": len(answers.reports), "asked": len(chosen)}
@@ -155,18 +170,19 @@ class Server:
     def combine(self, number: int, reports: Mapping[str, Report]) -> None:
         """Make the common weights of those of the sites."""
         told = list(reports.values())
+        asked = len(self._choose(number, 0))
         if self.federation.privacy == "central":
-            told = privacy.equal_and_clipped(told, self.weights, self.federation)
+            told = privacy.equal_and_clipped(told, self.weights, self.federation, asked)
         combined = self.combination.combine(number, told, self.weights)
         if self.federation.privacy == "central":
-            combined = privacy.add_noise(combined, privacy.deviation(self.federation, len(told)), self._noise(number))
+            combined = privacy.add_noise(combined, privacy.deviation(self.federation, asked), self._noise(number))
         self.weights = combined
 
     def _choose(self, number: int, attempt: int) -> list[str]:
         """Sites that train in this round, in their order."""
         sites = list(self.course.sites)
         count = max(1, round(self.federation.participation * len(sites)))
-        rng = np.random.default_rng([self.federation.partition_seed, 3, number, attempt])
+        rng = np.random.default_rng([*self.course.draws, 3, number, attempt])
         rows = sorted(int(row) for row in rng.permutation(len(sites))[:count])
         return [sites[row] for row in rows]
 
@@ -182,8 +198,8 @@ class Server:
         for node, config in self.combination.configure(number, self.weights, list(there.values())):
             config.update({"stage": self.course.name, "start": start, "stop": stop})
             content = RecordDict({ARRAYS: record, CONFIG: config})
-            # A long round outlives Flower's twelve hours.
-            ttl = max(DEFAULT_TTL, 2 * (self.federation.deadline or 0))
+            # What nobody waits for any more must not be delivered: a slow site would only fall further behind.
+            ttl = self.federation.deadline or PATIENCE
             asked[names[node]] = Message(content, dst_node_id=node, message_type=MessageType.TRAIN, ttl=ttl)
         asked = {site: asked[site] for site in chosen if site in asked}
         self.account.bytes_down += len(asked) * weights.count_bytes(arrays)
@@ -198,8 +214,12 @@ class Server:
             arrays={name: value + report.arrays[name].astype(value.dtype) for name, value in self.weights.items()}
         )
 
+    def _releases(self) -> int:
+        """How often noise was drawn: by the server once a round, by the sites also when a round was repeated."""
+        return self.rounds if self.federation.privacy == "central" else max(self.rounds, self.account.orders)
+
     def _noise(self, number: int) -> np.random.Generator:
-        return np.random.default_rng(None if self.course.secret else [self.federation.partition_seed, 4, number])
+        return np.random.default_rng(None if self.course.secret else [*self.course.draws, 4, number])
 
     def _check(self, start: int, stop: int) -> None:
         course = self.course
@@ -211,6 +231,7 @@ class Server:
 
     def _tell(self, event: dict[str, Any]) -> None:
         self.account.history.events.append({**event, "stage": self.course.name})
+        self.course.told(self.account.history.events)
         self.course.reporter.note(
             f"{self.course.name}: round {event['round']}: {event['event']}: "
             + (f"{event['site']}: {event['reason']}" if "site" in event else f"{event['answered']} of {event['asked']}")
@@ -229,6 +250,8 @@ class Server:
                 "seconds": account.history.seconds,
                 "site_losses": account.losses,
                 "rounds": account.rounds,
+                "norms": account.norms,
+                "orders": account.orders,
                 "bytes": [account.bytes_up, account.bytes_down, account.samples],
                 "state": self.course.state,
             },
@@ -243,6 +266,8 @@ class Server:
         self.combination.state = state["strategy"]
         account.history = History(state["losses"], state["events"], state["seconds"])
         account.losses, account.rounds = state["site_losses"], state["rounds"]
+        # The round that was cut off may have been ordered already.
+        account.norms, account.orders = state["norms"], state["orders"] + 1
         account.bytes_up, account.bytes_down, account.samples = state["bytes"]
         self.course.state.clear()
         self.course.state.update(state["state"])

@@ -1,5 +1,6 @@
 """The server between hospitals: it has no images, only the study, and a folder that it continues from."""
 
+import fcntl
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ from mae_bench.engine.weights import save_weights
 from mae_bench.errors import InputError
 from mae_bench.registry import registry
 from mae_bench.store import write_bytes, write_json
-from mae_bench_federated import privacy
 from mae_bench_federated.build import build_objective
 from mae_bench_federated.messages import Malformed
 from mae_bench_federated.rounds import Account, Course, run_rounds
 from mae_bench_federated.simulate import write_account
+from mae_bench_federated.site import draws_of
 from mae_bench_federated.study import Study, read_study
 
 POLL = 2.0  # seconds between looks for nodes
@@ -52,11 +53,20 @@ def serve(grid: Grid, study: Study, out: Path, sites: Sequence[str], wait: float
 
     Raises:
         RunFailed: too few sites answered.
+        InputError: another run of the study is at work in `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: this study is at work there already", "`flwr list` shows the runs") from None
+        return _serve(grid, study, out, sites, wait)
+
+
+def _serve(grid: Grid, study: Study, out: Path, sites: Sequence[str], wait: float) -> Account:
     spec, federation = study.spec, study.spec.federation
     assert federation is not None
-    privacy.check(federation)
     write_json(out / "study.json", study.model_dump(mode="json"))
     objective = build_objective(spec, study.task, registry())
     nowhere: Any = None  # images there are none here
@@ -70,6 +80,8 @@ def serve(grid: Grid, study: Study, out: Path, sites: Sequence[str], wait: float
         folder=out,
         reporter=PlainReporter(),
         sites=sites,
+        draws=draws_of(job),
+        told=lambda events: write_json(out / "events.json", events),
         wire=True,
         secret=True,
         find_nodes=lambda grid, chosen: wait_for_nodes(grid, chosen, wait),

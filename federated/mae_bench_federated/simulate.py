@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mae_bench.engine import loop
-from mae_bench.errors import UsageError
+from mae_bench.errors import InputError, UsageError
 from mae_bench.store import write_bytes, write_json
-from mae_bench_federated import privacy, weights
+from mae_bench_federated import policy, privacy, weights
 from mae_bench_federated.grids.base import SimulatedGrid
 from mae_bench_federated.grids.local import LocalGrid
 from mae_bench_federated.rounds import Account, Course, run_rounds
-from mae_bench_federated.site import Workplace, sites_of
+from mae_bench_federated.site import Workplace, draws_of, sites_of
 
 if TYPE_CHECKING:
     from mae_bench.engine import finetune
@@ -43,6 +43,7 @@ def simulate(job: Job) -> dict[str, Any]:
     if place.federation.only is not None:
         return _alone(place, place.federation.only)
     privacy.check(place.federation)
+    policy.check(place.federation)
     course, plan = course_of(place), job.plan()
     course.check, course.check_steps, course.state = plan.check, plan.check_steps(), plan.state
     with _grid(place) as grid:
@@ -75,6 +76,11 @@ def train_centrally(job: finetune.Job) -> dict[str, Any]:
 def _alone(place: Workplace, site: int) -> dict[str, Any]:
     """What a site has without the others: the same steps on its own cases, no rounds."""
     job = place.job
+    if not place.cases[site]:
+        raise InputError(
+            f"--only {site}: this site has no case to train on in {job.stage}",
+            "choose another, more --labels, or fewer --sites",
+        )
     plan = replace(place.plan(site), folder=job.folder)
     facts = job.finish(loop.train(plan, job.setting))
     facts["events"] = [_members(place), *facts["events"], *_site_scores(job)]
@@ -92,6 +98,7 @@ def course_of(place: Workplace) -> Course:
         samples=stage.batch * stage.crops,
         folder=job.folder,
         reporter=job.setting.reporter,
+        draws=draws_of(job),
         sites=[f"site {site}" for site, cases in enumerate(place.cases) if cases],
     )
 

@@ -99,19 +99,28 @@ class Workplace:
 
     def noise(self, site: int, number: int) -> np.random.Generator:
         """Generator of a site's noise in a round."""
-        return np.random.default_rng(None if self.secret else [self.federation.partition_seed, 2, site, number])
+        return np.random.default_rng(None if self.secret else [*draws_of(self.job), 2, site, number])
 
     def _check(self, order: Order, arrays: Arrays) -> None:
         job = self.job
         if order.stage != job.stage:
             raise Malformed(f"stage {order.stage!r} was not agreed on")
-        if not 0 <= order.start < order.stop <= job.steps:
-            raise Malformed(f"steps {order.start} to {order.stop} of {job.steps}")
+        number, last = order.number, min(self.federation.rounds, job.steps)
+        if not 1 <= number <= last or (order.start, order.stop) != rounds.bounds(number, last, job.steps):
+            raise Malformed(f"steps {order.start} to {order.stop} are not those of round {number} of {last}")
         agreed = self.federation.mu if self.federation.strategy == "fedprox" else 0.0
         if order.mu != agreed:
             raise Malformed(f"a proximal term of {order.mu} was not agreed on")
         state = job.module.state_dict()
-        check_arrays(arrays, {name: state[name] for name in weights.federated_names(job.module)})
+        like = {name: state[name] for name in weights.federated_names(job.module)}
+        check_arrays(arrays, like, half=self.federation.half)
+
+
+def draws_of(job: Job) -> list[int]:
+    """What makes the draws of a simulation's server and sites those of this stage and this seed."""
+    federation, pretraining = job.spec.federation, job.stage == "pretrain"
+    assert federation is not None
+    return [federation.partition_seed, int(pretraining), job.spec.pretrain_seed if pretraining else job.spec.seed]
 
 
 def seed_of(seed: int, site: int) -> int:
@@ -131,10 +140,11 @@ def sites_of(job: Job, cases: Sequence[str]) -> Sites:
     selection = [case for case in getattr(job, "selection", ()) if case not in set(train)]
     subject = {case: job.prepared.facts[case].subject for case in (*train, *selection)}
     mixed = federation.partition == "dirichlet"
-    kind: Mapping[str, Any] = kinds_of(job.prepared, [*train, *selection], job.task) if mixed else {}
+    kind: Mapping[str, Any] = kinds_of(job.prepared, train, job.task, selection) if mixed else {}
     sides = [divide(train, subject, kind, federation)]
     if selection:
-        sides.append(divide(selection, subject, kind, federation, complete=False))
+        known = {subject[case]: number for number, own in enumerate(sides[0]) for case in own}
+        sides.append(divide(selection, subject, kind, federation, known=known))
     site = {case: number for side in sides for number, own in enumerate(side) for case in own}
     if lost := [case for case in cases if case not in site]:
         raise InputError(f"{len(lost)} cases, such as {lost[0]}, are no training or selection cases")
@@ -148,19 +158,20 @@ def proximal(module: nn.Module, arrays: Arrays, mu: float, parts: int) -> Iterat
     parts: backward passes per step, among which it is shared out.
     """
 
-    def pull(parameter: nn.Parameter, start: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda gradient: gradient + mu / parts * (parameter.detach() - start)
+    def pull(parameter: nn.Parameter, name: str) -> Callable[[Tensor], Tensor]:
+        def change(gradient: Tensor) -> Tensor:
+            # Only now is it certain on which device the module trains; it is moved there once.
+            starts[name] = starts[name].to(gradient.device)
+            return gradient + mu / parts * (parameter.detach() - starts[name])
 
-    handles = []
-    if mu:
-        starts = weights.tensors(arrays)
-        handles = [
-            parameter.register_hook(  # type: ignore[no-untyped-call]
-                pull(parameter, starts[name].to(parameter.device))
-            )
-            for name, parameter in module.named_parameters()
-            if parameter.requires_grad and name in starts
-        ]
+        return change
+
+    starts = weights.tensors(arrays) if mu else {}
+    handles = [
+        parameter.register_hook(pull(parameter, name))  # type: ignore[no-untyped-call]
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad and name in starts
+    ]
     try:
         yield
     finally:

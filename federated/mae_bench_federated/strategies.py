@@ -50,9 +50,14 @@ class Combination:
     def combine(self, number: int, reports: Sequence[Report], like: Arrays) -> dict[str, Values]:
         """The new common weights, in the precision of `like`."""
         learned = [_without(report, self.averaged) for report in reports]
+        if isinstance(self.strategy, Krum):
+            # Flower's Krum takes distances by squares and products: of whole weights nothing of them would be left.
+            learned = [_less(report, like) for report in learned]
         record, _ = self.strategy.aggregate_train(number, [_reply(report) for report in learned])
         assert record is not None
         result = weights.unpack(record)
+        if isinstance(self.strategy, Krum):
+            result = {name: like[name] + value for name, value in result.items()}
         if self.averaged:
             rest = frozenset(like) - self.averaged
             plain, _ = FedAvg(train_metrics_aggr_fn=_no_metrics).aggregate_train(
@@ -134,6 +139,10 @@ def _no_metrics(records: list[RecordDict], key: str) -> MetricRecord:
 
 def _without(report: Report, names: frozenset[str]) -> Report:
     return report._replace(arrays={name: value for name, value in report.arrays.items() if name not in names})
+
+
+def _less(report: Report, start: Arrays) -> Report:
+    return report._replace(arrays={name: value - start[name] for name, value in report.arrays.items()})
 
 
 def _reply(report: Report) -> Message:

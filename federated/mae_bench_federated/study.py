@@ -4,20 +4,26 @@ import json
 
 from pydantic import ValidationError
 
+from mae_bench import __version__
 from mae_bench.errors import UsageError
+from mae_bench.registry import registry
 from mae_bench.spec import DataSource, RunSpec
 from mae_bench.task import Task
 from mae_bench.values import Value, digest
+from mae_bench_federated import policy, privacy
 from mae_bench_federated.messages import Malformed
 
 LARGEST = 1 << 20  # characters of a study that comes from elsewhere
 
 
 class Study(Value):
-    """A pre-training that hospitals share. Two hospitals with one hash train the same steps of the same model."""
+    """A pre-training that hospitals share. Two hospitals with one hash train the same steps of the same model, by
+    one version of mae-bench.
+    """
 
     spec: RunSpec
     task: Task
+    version: str = __version__
 
     def key(self) -> str:
         """The recipe hash: what a hospital pins in its own configuration."""
@@ -39,6 +45,16 @@ def make_study(spec: RunSpec, task: Task) -> Study:
         raise UsageError("between hospitals the pre-training is shared: --sites N, without --stages and --only")
     if spec.recipe.pretrain.steps is None:
         raise UsageError("hospitals have different numbers of cases, and so of epochs: say --local-steps K")
+    if not registry().get("pretrain", spec.pretrain.name).plugin.trains:
+        raise UsageError(f"--pretrain {spec.pretrain.name} trains nothing that hospitals could share")
+    if federation.deadline is None:
+        raise UsageError(
+            "a hospital that hangs must not hold the others: say --deadline SECONDS, more than a round takes"
+        )
+    if federation.intensity_shift or federation.blur_shift:
+        raise UsageError("--intensity-shift and --blur-shift are for simulations: they would distort patients' images")
+    policy.check(federation)
+    privacy.check(federation)
     return Study(spec=spec.model_copy(update={"data": DataSource(kind=spec.data.kind, fingerprint="")}), task=task)
 
 
@@ -55,6 +71,8 @@ def read_study(text: object, told: object) -> Study:
         make_study(study.spec, study.task)
     except (ValidationError, UsageError) as error:
         raise Malformed("the study is not one of this version") from error
+    if study.version != __version__:
+        raise Malformed(f"the study is of mae-bench {study.version[:20]}, this is {__version__}")
     if study.key() != told:
         raise Malformed(f"recipe hash {study.key()} is not the {str(told)[:40]!r} that came with it")
     return study

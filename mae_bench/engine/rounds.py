@@ -1,5 +1,6 @@
 """A stage in rounds: what one site trains alone between two meetings with a server, by the same loop."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,11 @@ from torch import Tensor
 from mae_bench.engine import checkpoint
 from mae_bench.engine.loop import History, Loop, Plan, Setting
 from mae_bench.errors import RunFailed
+
+
+def bounds(number: int, rounds: int, steps: int) -> tuple[int, int]:
+    """Steps of round `number` (from 1), the first counted from 0, the last one left out."""
+    return math.ceil(steps * (number - 1) / rounds), math.ceil(steps * number / rounds)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from tests.federated.sites import mae_bench, run_json
 HERE = Path(__file__).parents[2]
 APP_FLAGS = [
     "--dataset", "mni152", "--pretrain", "mae", "--recipe", "smoke", "--set", "dataset.subjects=9",
-    "--set", "dataset.spacing=6", "--rounds", "2", "--local-steps", "2", "--host", "study.example.org",
-    "--hospital", "north", "--hospital", "south",
+    "--set", "dataset.spacing=6", "--rounds", "2", "--local-steps", "2", "--deadline", "60",
+    "--host", "study.example.org", "--hospital", "north", "--hospital", "south",
 ]  # fmt: skip
 
 
@@ -103,8 +103,19 @@ def test_check_tells_right_from_wrong(study, certs):
     command = ["federated", "check", folder / "files" / "study.json", "--store", folder / "store"]
     found = run_json(*command, "--recipe", recipe, "--key", certs / "north.key")
     assert {each["what"]: each["right"] for each in found} == {
-        "versions": True, "recipe hash": True, "images": True, "key": True,
+        "versions": True, "recipe hash": True, "images": True, "key": True, "connection": None,
     }  # fmt: skip
+    locked, torn = folder / "locked.key", folder / "torn.crt"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "secret", "-f", str(locked)], check=True)
+    torn.write_text("-----BEGIN CERTIFICATE-----")
+    told = mae_bench(
+        *command, "--recipe", recipe, "--key", locked, "--server", "127.0.0.1:1", "--ca", torn, "--json"
+    )  # fmt: skip
+    assert told.returncode == 3
+    faults = [problem.partition(":")[0] for problem in json.loads(told.stdout)["error"]["problems"]]
+    assert faults == ["key", "connection"]
+    gone = mae_bench("federated", "check", folder / "gone.json", "--recipe", recipe, "--json")
+    assert (gone.returncode, "gone.json" in gone.stdout) == (3, True)
     wrong = mae_bench(
         *command, "--recipe", "0" * 20, "--key", certs / "north.pub", "--server", "127.0.0.1:1",
         "--ca", certs / "ca.crt", "--json",

@@ -29,7 +29,7 @@ def store(tmp_path_factory):
 
 
 def study_of(store, **settings):
-    cell = make_cell_of(store, "mae", **settings)
+    cell = make_cell_of(store, "mae", federation__deadline=120, **settings)
     return make_study(cell.spec, cell.data.task)
 
 

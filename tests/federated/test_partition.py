@@ -1,15 +1,19 @@
 """Who has which case: every case has exactly one site, whatever is asked; what each way of dividing promises."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from mae_bench.errors import InputError
 from mae_bench.spec import Federation
 from mae_bench_federated.partition import divide, kinds_of
 from mae_bench_federated.shift import Shift, apply, shift_of, shifted
-from mae_bench_federated.site import sites_of
+from mae_bench_federated.site import proximal, sites_of
 from tests.federated.sites import finetune_job, pretrain_job
 
 
@@ -83,6 +87,55 @@ def test_a_site_has_the_same_subjects_in_all_stages(tmp_path):
     assert sites_of(before, before.cases) == sites_of(after, before.cases)
     own = sites_of(after, after.selection)
     assert sorted(case for cases in own for case in cases) == sorted(after.selection)
+
+
+def stub(partition, names, sites=8):
+    """A hundred and more cases with their amounts, as far as a partition looks at them."""
+    rng = np.random.default_rng(0)
+    labels = {name: (rng.random(1000) < rng.uniform(0.01, 0.5)).astype(np.uint8) for name in names}
+    facts = {
+        name: SimpleNamespace(subject=name, labelled=True, points={"foreground": (0, 1), "1": (0, 1)}) for name in names
+    }
+    prepared = SimpleNamespace(facts=facts, case=lambda name: SimpleNamespace(label=lambda: labels[name]))
+    federation = Federation(sites=sites, partition=partition, alpha=0.3)
+    spec, task = SimpleNamespace(federation=federation), SimpleNamespace(kind="segmentation")
+    return SimpleNamespace(spec=spec, task=task, prepared=prepared)
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet", "sizes"])
+def test_selection_cases_move_nobody(partition):
+    """A fine-tuning looks at them and a pre-training does not: sites are the same hospitals in both."""
+    train, selection = [f"t{number:03}" for number in range(315)], [f"v{number:02}" for number in range(48)]
+    job = stub(partition, [*train, *selection])
+    job.cases = job.train = train
+    before = sites_of(job, train)
+    job.selection = selection
+    assert sites_of(job, train) == before
+    assert sorted(case for own in sites_of(job, selection) for case in own) == selection
+
+
+def test_natural_sites_are_the_same_hospitals_in_selection():
+    """Whatever their sizes there; a hospital without selection cases is no fault."""
+    train = [*(f"A_{n:03}" for n in range(30)), *(f"B_{n:03}" for n in range(20)), *(f"C_{n:03}" for n in range(10))]
+    selection = ["B_900", "B_901", "C_900", "C_901", "C_902", "D_900"]
+    job = stub("natural", [*train, *selection], sites=3)
+    job.cases = job.train = train
+    job.selection = selection
+    assert sites_of(job, selection) == ((), ("B_900", "B_901"), ("C_900", "C_901", "C_902", "D_900"))
+
+
+def test_the_proximal_term_is_the_gradient_of_its_penalty():
+    """Li et al. 2020, equation 2: mu (w - w0), on top of the loss's own gradient."""
+    module = nn.Linear(3, 2)
+    start = {name: np.full(tuple(value.shape), 0.5, np.float32) for name, value in module.named_parameters()}
+    x = torch.randn(4, 3)
+    module(x).square().mean().backward()
+    plain = {name: each.grad.clone() for name, each in module.named_parameters()}
+    module.zero_grad()
+    with proximal(module, start, 0.3, 1):
+        module(x).square().mean().backward()
+    for name, each in module.named_parameters():
+        torch.testing.assert_close(each.grad, plain[name] + 0.3 * (each.detach() - 0.5))
 
 
 def test_kinds_are_thirds_of_the_labelled_amount(tmp_path):

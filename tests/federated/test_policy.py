@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from mae_bench.errors import RunFailed
+from mae_bench.engine.rounds import bounds
+from mae_bench.errors import RunFailed, UsageError
 from mae_bench.spec import Federation
 from mae_bench_federated import privacy, weights
 from mae_bench_federated.client_app import REFUSED
 from mae_bench_federated.grids.base import be_server
 from mae_bench_federated.grids.local import LocalGrid
-from mae_bench_federated.messages import Report, write_report
+from mae_bench_federated.messages import Malformed, Report, check_arrays, write_report
 from mae_bench_federated.policy import judge
-from mae_bench_federated.rounds import bounds, run_rounds
+from mae_bench_federated.rounds import run_rounds
 from mae_bench_federated.simulate import course_of
 from mae_bench_federated.site import Workplace
-from mae_bench_federated.study import make_study
+from mae_bench_federated.study import make_study, read_study
 from tests.federated.sites import make_cell_of, pretrain_job
 
 MOCO = {"backbone": "resnet18", "head": "linear", "pretrain__batch": 4, "pretrain__queue": 64, "pretrain__hidden": 32}
@@ -247,9 +248,53 @@ def test_clipping_and_noise_are_as_large_as_they_say():
 
 
 def test_a_study_is_without_images_and_has_one_hash(store):
-    cell = make_cell_of(store, "mae", **SETTINGS)
+    settings = SETTINGS | {"federation__deadline": 60}
+    cell = make_cell_of(store, "mae", **settings)
     study = make_study(cell.spec, cell.data.task)
     assert study.spec.data.fingerprint == ""
     assert cell.data.prepared.fingerprint not in study.text()
-    other = make_cell_of(store, "mae", **SETTINGS | {"pretrain__lr": 1e-4})
+    other = make_cell_of(store, "mae", **settings | {"pretrain__lr": 1e-4})
     assert make_study(other.spec, other.data.task).key() != study.key()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "--deadline"),
+        ({"federation__deadline": 60, "federation__blur_shift": 1.0}, "patients' images"),
+        ({"federation__deadline": 60, "federation__strategy": "krum", "federation__malicious": 1}, "needs 5 sites"),
+        ({"federation__deadline": 60, "federation__strategy": "trimmed-mean"}, "cuts nothing"),
+        ({"federation__deadline": 60, "federation__privacy": "central", "federation__strategy": "fedadam"}, "mean"),
+    ],
+)
+def test_a_study_that_hospitals_should_not_run_is_refused(store, settings, told):
+    cell = make_cell_of(store, "mae", **SETTINGS | settings)
+    with pytest.raises(UsageError, match=told):
+        make_study(cell.spec, cell.data.task)
+
+
+def test_a_study_of_another_version_is_refused(store):
+    cell = make_cell_of(store, "mae", **SETTINGS | {"federation__deadline": 60})
+    study = make_study(cell.spec, cell.data.task)
+    other = study.model_copy(update={"version": "0.0.1"})
+    assert read_study(study.text(), study.key()) == study
+    with pytest.raises(Malformed, match=r"of mae-bench 0\.0\.1"):
+        read_study(other.text(), other.key())
+
+
+@pytest.mark.parametrize("dtype", [">f4", np.float64, np.float16, np.longdouble])
+def test_another_precision_than_agreed_is_malformed(dtype):
+    now = {"b": np.zeros(2, np.float32), "a": np.ones((2, 2), np.float32)}
+    good = {"a": np.full((2, 2), 2, np.float32), "b": np.ones(2, np.float32)}
+    assert list(check_arrays(good, now, half=False)) == ["b", "a"]
+    with pytest.raises(Malformed, match="not float32"):
+        check_arrays(good | {"a": good["a"].astype(dtype)}, now, half=False)
+
+
+def test_a_mean_that_somebody_missed_is_still_over_those_asked():
+    """Central privacy: the divisor must not tell who was there."""
+    old = {"w": np.zeros(3, np.float32)}
+    federation = Federation(sites=4, privacy="central", clip=10.0)
+    told = privacy.equal_and_clipped([Report({"w": np.full(3, 2, np.float32)}, 7, [0.1])], old, federation, 4)
+    assert np.mean([report.arrays["w"] for report in told], axis=0) == pytest.approx([0.5, 0.5, 0.5])
+    assert {report.cases for report in told} == {1}

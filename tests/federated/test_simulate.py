@@ -122,8 +122,8 @@ def cut_after(job, steps):
 def test_cut_and_continued_equals_uninterrupted(tmp_path, store, strategy):
     """Every bit of weights and losses, for each strategy; only some sites take part in a round."""
     settings = {
-        "pretrain__steps": 6, "federation__sites": 3, "federation__rounds": 3, "federation__strategy": strategy,
-        "federation__participation": 0.7,
+        "pretrain__steps": 6, "federation__sites": 5, "federation__rounds": 3, "federation__strategy": strategy,
+        "federation__participation": 0.7, "federation__trim": 0.3,
     }  # fmt: skip
     straight = pretrain_job(store, tmp_path / "straight", **settings)
     expected = simulate(straight)

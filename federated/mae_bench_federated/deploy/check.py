@@ -24,8 +24,11 @@ class Check(NamedTuple):
     """One thing that was looked at."""
 
     what: str
-    right: bool
+    right: bool | None  # None: not looked at
     told: str
+
+
+OPTION = {"images": "data", "key": "key"}
 
 
 def check_all(
@@ -44,23 +47,33 @@ def check_all(
     """
     try:
         study = Study.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}", "it is `study.json`, as the server's `federated app` wrote it"
+        ) from error
     except ValidationError as error:
         raise InputError(f"{path} is no study of this version of mae-bench") from error
-    found = [check_versions(), check_recipe(study, recipe)]
-    if data is not None or study.spec.data.kind == "demo":
-        found.append(check_images(study, data, store))
-    if key is not None:
-        found.append(check_key(key))
-    if server is not None:
-        found += check_connection(server, authority)
-    return found
+    found = [check_versions(study), check_recipe(study, recipe)]
+    looked = {
+        "images": check_images(study, data, store) if data is not None or study.spec.data.kind == "demo" else None,
+        "key": None if key is None else check_key(key),
+    }
+    found += [each or Check(what, None, f"not looked at: give --{OPTION[what]}") for what, each in looked.items()]
+    if server is None:
+        return [*found, Check("connection", None, "not looked at: give --server")]
+    return found + check_connection(server, authority)
 
 
-def check_versions() -> Check:
-    """Flower is new enough."""
-    have = version("flwr")
-    right = tuple(int(part) for part in have.split(".")[:2]) >= OLDEST
-    return Check("versions", right, f"mae-bench {version('mae-bench')}, flwr {have}, torch {version('torch')}")
+def check_versions(study: Study) -> Check:
+    """Flower is new enough, and mae-bench is that of the study."""
+    have, ours = version("flwr"), version("mae-bench")
+    right = tuple(int(part) for part in have.split(".")[:2]) >= OLDEST and ours == study.version
+    return Check(
+        "versions",
+        right,
+        f"mae-bench {ours} (the study's: {study.version}), flwr {have} (at least {'.'.join(map(str, OLDEST))}), "
+        f"torch {version('torch')}",
+    )
 
 
 def check_recipe(study: Study, recipe: str) -> Check:
@@ -84,7 +97,11 @@ def check_key(key: Path) -> Check:
 
     try:
         load_ssh_private_key(key.read_bytes(), None)
-    except (OSError, ValueError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+    ) as error:  # the last: it has a passphrase, which nobody would be there to type
         return Check("key", False, f"{key}: {error}")
     loose = stat.S_IMODE(key.stat().st_mode) & 0o077
     return Check("key", not loose, f"{key} can be read by others: chmod 600 {key}" if loose else str(key))
@@ -95,7 +112,10 @@ def check_connection(server: str, authority: Path | None) -> list[Check]:
     if authority is None or not authority.is_file():
         return [Check("connection", False, "--ca: the server is trusted by its ca.crt, and there is none")]
     host, _, port = server.rpartition(":")
-    trust = ssl.create_default_context(cafile=str(authority))
+    try:
+        trust = ssl.create_default_context(cafile=str(authority))
+    except OSError as error:  # ssl.SSLError is one
+        return [Check("connection", False, f"--ca {authority}: no certificate: {error}")]
     try:
         with (
             socket.create_connection((host, int(port)), timeout=10) as plain,

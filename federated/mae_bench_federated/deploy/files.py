@@ -52,14 +52,18 @@ Wants=network-online.target
 
 [Service]
 {environment}
+User=mae-bench
 WorkingDirectory={folder}
+ReadWritePaths={folder}
 ExecStart={command}
 # Flower refuses a node that comes back within a minute of its death: it must try again.
 Restart=always
 RestartSec=30
+# What a run sends here is run by a user who can write nothing but its own folder.
 NoNewPrivileges=true
 PrivateTmp=true
-ProtectSystem=full
+ProtectSystem=strict
+ProtectHome=read-only
 
 [Install]
 WantedBy=multi-user.target

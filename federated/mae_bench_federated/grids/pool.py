@@ -1,5 +1,6 @@
 """Sites in worker processes, several at once; a worker that dies costs only the site it had."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,14 +15,22 @@ from mae_bench_federated.grids.worker import NAME, Bench, ProcessWorker, Worker,
 from mae_bench_federated.site import Workplace
 
 
+def visible_gpus() -> list[str]:
+    """Names of the GPUs this process may use, if several: each worker is given one. Ray gives out its own."""
+    count = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    found = names.split(",")[:count] if names else [str(number) for number in range(count)]
+    return found if len(found) > 1 else []
+
+
 class PoolGrid(SimulatedGrid):
     """Hands each message to a free worker. Which one it is decides nothing: a site's state is on disk."""
 
     def __init__(self, place: Workplace, workers: int, hire: Callable[[Bench], Worker] = ProcessWorker) -> None:
         super().__init__(len(place.cases), {"workplace": NAME, "wire": True})
         workers = min(workers, len(place.cases))
-        bench, gpus = Bench.of(place, workers), torch.cuda.device_count()
-        self.benches = [replace(bench, gpu=number % gpus if gpus > 1 else None) for number in range(workers)]
+        bench, gpus = Bench.of(place, workers), visible_gpus() if hire is ProcessWorker else []
+        self.benches = [replace(bench, gpu=gpus[number % len(gpus)] if gpus else None) for number in range(workers)]
         self.hire, self.workers = hire, [hire(each) for each in self.benches]
         self.threads = ThreadPoolExecutor(workers)
 

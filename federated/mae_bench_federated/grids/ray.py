@@ -3,7 +3,6 @@
 from typing import Any
 
 import ray
-import torch
 from flwr.app import Context, Message
 
 from mae_bench_federated import client_app
@@ -27,8 +26,11 @@ class RayWorker:
     def __init__(self, bench: Bench) -> None:
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
-        share = min(1.0, torch.cuda.device_count() * bench.threads / torch.get_num_threads())
-        actor: Any = ray.remote(num_cpus=bench.threads, num_gpus=share)(_Actor)
+        room = ray.cluster_resources()
+        cpus, gpus = (room.get(kind, 0) / bench.workers for kind in ("CPU", "GPU"))
+        # Never more than there is for each: an actor without a place would be waited for without end.
+        cpus = min(bench.threads, int(cpus) if cpus >= 1 else cpus)
+        actor: Any = ray.remote(num_cpus=cpus, num_gpus=min(1.0, gpus))(_Actor)
         self.actor = actor.remote(bench)
 
     def handle(self, message: Message, context: Context, timeout: float | None) -> Message:

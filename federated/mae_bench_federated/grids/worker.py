@@ -60,7 +60,8 @@ class Bench:
     private: Mapping[str, Tensor]
     compile: bool
     threads: int
-    gpu: int | None = None
+    workers: int
+    gpu: str | None = None
 
     @classmethod
     def of(cls, place: Workplace, workers: int) -> "Bench":
@@ -69,13 +70,13 @@ class Bench:
         return cls(
             job.spec, job.stage, job.task, job.prepared, tuple(job.cases), tuple(getattr(job, "selection", ())),
             tuple(getattr(job, "train", ())), getattr(job, "extra_steps", 0), job.folder, place.cases, place.private,
-            job.setting.compile, max(1, torch.get_num_threads() // workers),
+            job.setting.compile, max(1, torch.get_num_threads() // workers), workers,
         )  # fmt: skip
 
     def set_up(self) -> None:
         """Make the workplace of this process."""
         if self.gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = str(self.gpu)
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
         torch.set_num_threads(self.threads)
         setting = loop.Setting(make_accelerator(), compile=self.compile)
         job: pretrain.Job | finetune.Job
