@@ -46,4 +46,4 @@ def test_grid(benchmark, tmp_path):
     ray, _ = benchmark.pedantic(lambda: run(store, RayExecutor(), RayOptions(slots=2)), rounds=1, iterations=1)
     benchmark.extra_info |= {"inline over its stages": inline / stages, "ray over inline": ray / inline}
     print(f"\n60 cells: inline takes {inline / stages:.3f} of the sum of its stages, {inline:.1f} s")
-    print(f"60 cells: two places on Ray take {ray / inline:.2f} of that")
+    print(f"60 cells: two places on Ray take {ray / inline:.3f} of that")
