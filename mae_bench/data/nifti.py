@@ -85,8 +85,8 @@ def _header(raw: bytes) -> Any:
     return header
 
 
-def median_spacing(layout: Layout) -> tuple[float, ...] | None:
-    """The median voxel size of all images per RAS axis, mm, from their headers alone.
+def finest_spacing(layout: Layout) -> tuple[float, ...] | None:
+    """The smallest voxel size of all images per RAS axis, mm, from their headers alone.
 
     Files that cannot be read are passed over: preparing them says what is wrong. None when none can.
     """
@@ -106,7 +106,7 @@ def median_spacing(layout: Layout) -> tuple[float, ...] | None:
         if np.isfinite(spacing).all() and spacing.min() > 0:
             found.append(spacing)
     # Five digits: rounding in the headers must not make a grid of its own.
-    return tuple(float(f"{size:.5g}") for size in np.median(found, axis=0)) if found else None
+    return tuple(float(f"{size:.5g}") for size in np.min(found, axis=0)) if found else None
 
 
 def read_case(case: RawCase, root: Path) -> RawImage:

@@ -28,15 +28,12 @@ def test_regions_exclude_each_other_and_are_ordered_by_value(tmp_path: Path) -> 
     assert task.labels == {2: "liver", 7: "spleen"}
 
 
-def test_the_median_grid_is_used_unless_another_is_given(tmp_path: Path) -> None:
-    write_msd(
-        tmp_path,
-        [Case("a", "PIR", (1.0, 2.0, 3.0)), Case("b", "SLA", (3.0, 1.5, 2.0)), Case("c", "RAS", (1.0, 1.0, 9.0))],
-    )
+def test_the_finest_grid_is_used_unless_another_is_given(tmp_path: Path) -> None:
+    write_msd(tmp_path, [Case("a", "PIR", (1.0, 2.0, 3.0)), Case("b", "SLA", (3.0, 1.5, 2.0))])
     msd = MSD()
     layout = msd.scan(MSDOptions(), tmp_path)
     for options, expected in (
-        (MSDOptions(), (1.0, 1.5, 3.0)),
+        (MSDOptions(), (1.0, 1.5, 2.0)),
         (MSDOptions(spacing=(2.0, 2.0, 2.0)), (2.0, 2.0, 2.0)),
     ):
         assert msd.protocols(options, layout)["clean-v1"]().preprocessing.spacing == expected

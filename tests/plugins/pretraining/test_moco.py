@@ -400,7 +400,7 @@ def test_groups_are_equal_and_leave_another(batch, size):
     elif possible:
         assert count_groups(batch, size) == batch // max(possible)
     else:
-        with pytest.raises(UsageError, match=r"recipe\.pretrain\.batch"):
+        with pytest.raises(UsageError, match=r"--set pretrain\.batch"):
             count_groups(batch, size)
 
 

@@ -28,7 +28,8 @@ class MSDOptions(Options):
     low: FiniteFloat = Field(-175.0, ge=-1e6, le=1e6, description="lower end of the window")
     high: FiniteFloat = Field(250.0, ge=-1e6, le=1e6, description="upper end of the window")
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
-        None, description="voxel size in mm; when not given, the median of all cases per axis"
+        None,
+        description="voxel size in mm; when not given, the finest of all cases per axis, which loses nothing",
     )
 
     subject: str = Field("", max_length=200, description=SUBJECT)
@@ -82,12 +83,12 @@ class MSD:
         intensity = choose_intensity(options.intensity, options.low, options.high, layout.channels)
 
         def clean() -> Protocol:
-            from mae_bench.data.nifti import median_spacing
+            from mae_bench.data.nifti import finest_spacing
 
             return Protocol(
                 name="clean-v1",
                 summary="10 % validation and 25 % test cases by hash; native space; label-free pre-training crops",
-                preprocessing=Preprocessing(spacing=options.spacing or median_spacing(layout), intensity=intensity),
+                preprocessing=Preprocessing(spacing=options.spacing or finest_spacing(layout), intensity=intensity),
             )
 
         return {"clean-v1": clean}

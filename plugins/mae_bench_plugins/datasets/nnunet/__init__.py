@@ -28,7 +28,8 @@ class NNUNetOptions(Options):
     low: FiniteFloat = Field(-175.0, ge=-32768, le=65535, description="lower end of the window")
     high: FiniteFloat = Field(250.0, ge=-32768, le=65535, description="upper end of the window")
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = Field(
-        None, description="voxel size in mm; when not given, the median of all cases per axis"
+        None,
+        description="voxel size in mm; when not given, the finest of all cases per axis, which loses nothing",
     )
     fold: int = Field(0, ge=0, le=99, description="fold of splits_final.json that is tested (protocol nnunet-folds)")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mae_bench.data.generic import choose_intensity
-from mae_bench.data.nifti import median_spacing
+from mae_bench.data.nifti import finest_spacing
 from mae_bench.data.split import by_fraction, by_hash
 from mae_bench.errors import InputError, UsageError
 from mae_bench.interfaces import Layout, RawCase
@@ -92,7 +92,7 @@ def split(cases: Sequence[RawCase], protocol: Protocol) -> Split:
 
 
 def _preprocessing(options: NNUNetOptions, layout: Layout) -> Preprocessing:
-    spacing = None if options.ndim == 2 else options.spacing or median_spacing(layout)
+    spacing = None if options.ndim == 2 else options.spacing or finest_spacing(layout)
     intensity = choose_intensity(options.intensity, options.low, options.high, layout.channels)
     return Preprocessing(spacing=spacing, intensity=intensity)
 
