@@ -76,7 +76,7 @@ def _losses(curve: str, path: Path) -> Iterable[list[Row]]:
 
 def _site_losses(path: Path, suffix: str) -> pd.DataFrame:
     """Losses of sites, evenly thinned so that all of them together stay a small file; of two stages told apart."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, converters={"site": str})
     table["site"] += suffix
     return table.iloc[:: max(1, -(-len(table) // SITE_POINTS))]
 
