@@ -28,9 +28,6 @@ class Check(NamedTuple):
     told: str
 
 
-OPTION = {"images": "data", "key": "key"}
-
-
 def check_all(
     path: Path,
     recipe: str,
@@ -53,15 +50,18 @@ def check_all(
         ) from error
     except ValidationError as error:
         raise InputError(f"{path} is no study of this version of mae-bench") from error
-    found = [check_versions(study), check_recipe(study, recipe)]
-    looked = {
-        "images": check_images(study, data, store) if data is not None or study.spec.data.kind == "demo" else None,
-        "key": None if key is None else check_key(key),
-    }
-    found += [each or Check(what, None, f"not looked at: give --{OPTION[what]}") for what, each in looked.items()]
-    if server is None:
-        return [*found, Check("connection", None, "not looked at: give --server")]
-    return found + check_connection(server, authority)
+    images = data is not None or study.spec.data.kind == "demo"
+    return [
+        check_versions(study),
+        check_recipe(study, recipe),
+        check_images(study, data, store) if images else _not_looked("images", "--data"),
+        _not_looked("key", "--key") if key is None else check_key(key),
+        *([_not_looked("connection", "--server")] if server is None else check_connection(server, authority)),
+    ]
+
+
+def _not_looked(what: str, option: str) -> Check:
+    return Check(what, None, f"not looked at: give {option}")
 
 
 def check_versions(study: Study) -> Check:
@@ -97,11 +97,8 @@ def check_key(key: Path) -> Check:
 
     try:
         load_ssh_private_key(key.read_bytes(), None)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-    ) as error:  # the last: it has a passphrase, which nobody would be there to type
+    except (OSError, ValueError, TypeError) as error:
+        # TypeError: it has a passphrase, which nobody would be there to type.
         return Check("key", False, f"{key}: {error}")
     loose = stat.S_IMODE(key.stat().st_mode) & 0o077
     return Check("key", not loose, f"{key} can be read by others: chmod 600 {key}" if loose else str(key))
