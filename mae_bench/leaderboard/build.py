@@ -13,13 +13,13 @@ from pathlib import Path
 from mae_bench.errors import InputError
 from mae_bench.leaderboard.board import Board, Section, make_boards
 from mae_bench.leaderboard.check import check, refuse
-from mae_bench.leaderboard.federations import TITLES, compare_sites
+from mae_bench.leaderboard.federations import TITLES, Line, compare_sites
 from mae_bench.leaderboard.figures import board_figures, record_figures
 from mae_bench.leaderboard.published import published_files, read_published
 from mae_bench.leaderboard.ranking import Row, ranked
 from mae_bench.leaderboard.site import Site
 from mae_bench.leaderboard.submission import LIMITS, Submission
-from mae_bench.leaderboard.table import hours_of, make_table, rank_text, sites_text, unit_of
+from mae_bench.leaderboard.table import Table, hours_of, make_table, rank_text, sites_text, unit_of
 from mae_bench.store import write_json
 
 MARK = "leaderboard.json"  # written last: a folder that has it is a site, and may be replaced by a newer one
@@ -70,13 +70,17 @@ def _build(root: Path, out: Path) -> Built:
         site = Site(folder, published)
         for board in boards:
             found = [(section, ranked(section)) for section in board.sections]
+            sections = [
+                (section, rows, make_table(rows, section.metric), compare_sites(rows, section.metric))
+                for section, rows in found
+            ]
             site.board(
                 board,
-                [(section, rows, make_table(rows, section.metric)) for section, rows in found],
+                sections,
                 board_figures(board, found),
             )
             _write_csv(folder / "boards" / f"{board.name.slug}.csv", found)
-            _write_markdown(folder / "boards" / f"{board.name.slug}.md", board, found)
+            _write_markdown(folder / "boards" / f"{board.name.slug}.md", board, sections)
         for submission in checked.submissions:
             site.record(submission, record_figures(submission))
             _copy(submission, folder / "records")
@@ -161,12 +165,11 @@ def _number(text: str) -> bool:
     return True
 
 
-def _write_markdown(path: Path, board: Board, found: list[tuple[Section, list[Row]]]) -> None:
+def _write_markdown(path: Path, board: Board, sections: list[tuple[Section, list[Row], Table, list[Line]]]) -> None:
     lines = [f"# {board.name.title}", ""]
     if board.name.kind == "demo":
         lines += ["Stand-in data: these scores show that the machinery works, and nothing about patients.", ""]
-    for section, rows in found:
-        table = make_table(rows, section.metric)
+    for section, rows, table, shared in sections:
         lines += [
             f"## {_markdown(section.title)}",
             "",
@@ -184,7 +187,7 @@ def _write_markdown(path: Path, board: Board, found: list[tuple[Section, list[Ro
             ]
             lines.append(f"| {' | '.join(cell)} |")
         lines.append("")
-        if shared := compare_sites(rows, section.metric):
+        if shared:
             lines += ["What sharing gains:", "", f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"]
             lines += [f"| {' | '.join(map(_markdown, line.texts(unit_of(rows, section.metric))))} |" for line in shared]
             lines.append("")

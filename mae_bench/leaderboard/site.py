@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mae_bench.leaderboard.board import Board, Section, board_name
 from mae_bench.leaderboard.command import command_of, shell_text
 from mae_bench.leaderboard.contamination import disclosure, lane_of
-from mae_bench.leaderboard.federations import TITLES, compare_sites, site_scores
+from mae_bench.leaderboard.federations import TITLES, Line, site_scores
 from mae_bench.leaderboard.figures import Figure
 from mae_bench.leaderboard.published import MEANING, Published
 from mae_bench.leaderboard.ranking import Row
@@ -73,11 +73,13 @@ class Site:
             (folder / "assets" / name).write_bytes((files("mae_bench.leaderboard") / "static" / name).read_bytes())
         (folder / "assets" / "plotly.min.js").write_bytes(plotly)
 
-    def board(self, board: Board, sections: Sequence[tuple[Section, list[Row], Table]], figures: list[Figure]) -> None:
+    def board(
+        self, board: Board, sections: Sequence[tuple[Section, list[Row], Table, list[Line]]], figures: list[Figure]
+    ) -> None:
         """Write the page of a board."""
         slug = board.name.slug
         self.leaders[slug] = [
-            row.method.label for section, rows, _ in sections[:1] if not section.lane for row in rows if row.top
+            row.method.label for section, rows, *_ in sections[:1] if not section.lane for row in rows if row.top
         ]
         text = self.pages.get_template("board.html").render(
             board=board,
@@ -87,11 +89,9 @@ class Site:
                     "table": table,
                     "data": table.to_json(),
                     "ties": sum(row.top for row in rows),
-                    "sites": [
-                        line.texts(unit_of(rows, section.metric)) for line in compare_sites(rows, section.metric)
-                    ],
+                    "sites": [line.texts(unit_of(rows, section.metric)) for line in shared],
                 }
-                for section, rows, table in sections
+                for section, rows, table, shared in sections
             ],
             first=FIRST,
             site_titles=TITLES,
