@@ -1,5 +1,6 @@
 """`ray`: one actor per GPU or CPU slot, here or on a cluster. What dies loses only the stage it was doing."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,10 +82,7 @@ class RayPool:
             raise UsageError(
                 f"the Ray cluster has {room.get('CPU', 0):g} CPUs and {room.get('GPU', 0):g} GPUs: no slot"
             )
-        threads = {"OMP_NUM_THREADS": str(max(1, int(options.cpus)))}
-        self.actor = ray.remote(
-            num_cpus=options.cpus, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": threads}
-        )(_Place)
+        self.actor = ray.remote(num_cpus=options.cpus, num_gpus=gpus, max_restarts=0)(_Place)
         self.idle: list[Any] = []
         self.busy: dict[Any, _Busy] = {}
 
@@ -107,7 +105,7 @@ class RayPool:
         self.busy[place.perform.remote(work.model_dump_json())] = _Busy(identity, work, place, started)
 
     def _new_place(self) -> tuple[Any, Any]:
-        place = self.actor.remote()
+        place = self.actor.remote(max(1, int(self.options.cpus)))
         return place, place.start.remote()
 
     def wait(self) -> tuple[str, "Outcome"]:
@@ -182,9 +180,14 @@ class _Busy(NamedTuple):
 class _Place:
     """What runs in an actor's process; texts in and out, so that driver and worker need not share a pickle."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        # Before torch is imported. As a runtime environment Ray could not use the processes it has started ahead.
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        # Nothing of what is imported is garbage, and looking for some among it takes a fifth of the time.
+        gc.disable()
         from mae_bench.grid.work import Worker
 
+        gc.enable()
         self.worker = Worker()
 
     def start(self) -> None:

@@ -1,9 +1,11 @@
 """Tests between methods that were run on the same cases under several seeds.
 
 Seeds and cases are both drawn by chance, and every seed sees every case. That is the design of studies in which several
-readers read the same images, and its analysis is theirs: Dorfman, Berbaum and Metz (1992), with Satterthwaite's (1946)
-degrees of freedom. Hillis (2007) leaves the cases out of them, which errs too often when cases are few; here they are
-in, and never less than the smaller side has. How often it errs: benchmarks/calibration.py.
+readers read the same images (Dorfman, Berbaum and Metz 1992). The variance of the mean is a sum of what seeds and what
+cases bring, each known with degrees of freedom of its own, and the interval is Banerjee's (1961): each part by the
+squared t of its own degrees of freedom. It errs at most as often as it says, however the parts share the variance.
+A single t with Satterthwaite's (1946) degrees of freedom errs more often: where few seeds seem to agree by chance, it
+takes the degrees of freedom of the cases for theirs. How often this one errs: benchmarks/calibration.py.
 
 A permutation over five seeds cannot reach 0.05, one over cases takes the chance of seeds for none, and percentiles of
 five seeds are too narrow.
@@ -13,8 +15,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 import scipy.stats
 from numpy.typing import NDArray
+from scipy.optimize import elementwise
 
 from mae_bench.stats.bootstrap import LEVEL, Interval, mean_interval
 
@@ -60,90 +64,143 @@ def difference_test(table: Numbers) -> Test:
             rng=0,
         )
         return Test(interval, float(flipped.pvalue))
-    pairs = pairwise(np.stack([table, np.zeros_like(table)]))
-    value, error, freedom = (float(each[0, 1]) for each in (pairs.difference, pairs.error, pairs.freedom))
-    reach = error * float(scipy.stats.t.ppf(0.5 + LEVEL / 2, freedom)) if error else 0.0
-    return Test(Interval(value, value - reach, value + reach), float(pairs.p[0, 1]))
+    value, reach, p = (float(each[0]) for each in difference_tests(table[None]))
+    return Test(Interval(value, value - reach, value + reach), p)
 
 
-class Pairs(NamedTuple):
-    """For each of M x M pairs of methods: mean difference (row minus column), standard error, degrees of freedom, p."""
+class Tests(NamedTuple):
+    """Many tests, alike in shape: mean differences, half their intervals at LEVEL, and two-sided p-values."""
 
     difference: Numbers
-    error: Numbers
-    freedom: Numbers
+    reach: Numbers
     p: Numbers
 
 
-def pairwise(tables: Numbers) -> Pairs:
-    """Test all pairs of methods at once.
+def difference_tests(tables: Numbers) -> Tests:
+    """Test the mean of each of many tables of differences.
+
+    Args:
+        tables: (N, seeds, cases), at least two seeds and two cases, no holes.
+    """
+    _, seeds, cases = tables.shape
+    difference = tables.mean(axis=(1, 2))
+    parts = _parts(_squares(tables), seeds, cases)
+    reach = np.sqrt(_squared_reach(parts, seeds, cases, 1 - LEVEL))
+    return Tests(difference, reach, _p_values(difference, parts, seeds, cases))
+
+
+def pairwise(tables: Numbers) -> Tests:
+    """Test all M x M pairs of methods at once, the difference being row minus column.
 
     Args:
         tables: (M, seeds, cases), at least two seeds and two cases, no holes.
     """
-    _, seeds, cases = tables.shape
+    methods, seeds, cases = tables.shape
     squares = _pair_squares(tables)
     means = tables.mean(axis=(1, 2))
     difference = means[:, None] - means[None, :]
     # Where two methods are so alike that rounding leaves nothing of their products, from their difference itself.
     for i, j in np.argwhere((squares.seeds + squares.cases + squares.rest == 0) & (difference != 0)):
-        difference[i, j] = (tables[i] - tables[j]).mean()
-        for form, value in zip(squares, _squares(tables[i] - tables[j]), strict=True):
-            form[i, j] = value
-    spread = squares.seeds + np.maximum(squares.cases - squares.rest, 0)
-    error = np.sqrt(spread / (seeds * cases))
-    freedom = _freedom(squares, seeds, cases)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Equal tables differ by nothing, surely; a constant difference is as sure.
-        ratio = np.where(error > 0, np.abs(difference) / error, np.where(difference == 0, 0.0, np.inf))
-    return Pairs(difference, error, freedom, np.asarray(2 * scipy.stats.t.sf(ratio, freedom), np.float64))
+        table = (tables[i] - tables[j])[None]
+        difference[i, j] = table.mean()
+        for form, value in zip(squares, _squares(table), strict=True):
+            form[i, j] = value[0]
+    parts = _parts(squares, seeds, cases)
+    upper = np.triu_indices(methods, 1)
+    p = np.ones((methods, methods))
+    p[upper] = _p_values(difference[upper], Parts(*(part[upper] for part in parts)), seeds, cases)
+    p.T[upper] = p[upper]
+    return Tests(difference, np.sqrt(_squared_reach(parts, seeds, cases, 1 - LEVEL)), p)
 
 
-def _freedom(squares: MeanSquares, seeds: int, cases: int) -> Numbers:
-    """Satterthwaite's degrees of freedom of seeds + max(cases - rest, 0)."""
-    by_cases = squares.cases > squares.rest
-    spread = squares.seeds + np.where(by_cases, squares.cases - squares.rest, 0)
-    doubt = squares.seeds**2 / (seeds - 1)
-    more = squares.cases**2 / (cases - 1) + squares.rest**2 / ((seeds - 1) * (cases - 1))
-    doubt = doubt + np.where(by_cases, more, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = np.where(doubt > 0, spread**2 / doubt, np.inf)
-    return np.maximum(freedom, min(seeds, cases) - 1)
+class Parts(NamedTuple):
+    """What seeds and what cases bring to the variance of the mean, times the number of seeds and cases."""
+
+    seeds: Numbers
+    cases: Numbers
+
+
+def _parts(squares: MeanSquares, seeds: int, cases: int) -> Parts:
+    """The side with fewer degrees of freedom keeps its whole mean square, the other has what goes beyond the rest.
+
+    Both mean squares hold the rest, which may be counted once only. Counted where least is known, it makes the test
+    careful where it cannot tell the parts from one another.
+    """
+    if seeds <= cases:
+        return Parts(squares.seeds, np.maximum(squares.cases - squares.rest, 0))
+    return Parts(np.maximum(squares.seeds - squares.rest, 0), squares.cases)
+
+
+def _squared_reach(parts: Parts, seeds: int, cases: int, p: Numbers | float) -> Numbers:
+    """Square of how far the mean lies from zero, either way, with a chance of at most `p` (Banerjee 1961)."""
+    total = parts.seeds * _squared_t(seeds - 1, p) + parts.cases * _squared_t(cases - 1, p)
+    return np.asarray(total / (seeds * cases), np.float64)
+
+
+def _squared_t(freedom: int, p: Numbers | float) -> Numbers:
+    """Squared two-sided quantile of t; below zero where p is above one, so that a search may step over it."""
+    quantile = -scipy.special.stdtrit(freedom, np.asarray(p) / 2)
+    return np.asarray(quantile * np.abs(quantile), np.float64)
+
+
+LEAST_P = 1e-100  # what is below counts as 0: quantiles of t overflow further out
+
+
+def _p_values(difference: Numbers, parts: Parts, seeds: int, cases: int) -> Numbers:
+    """The p at which the interval just reaches zero."""
+    spread = parts.seeds + parts.cases
+    # Equal tables differ by nothing, surely; a constant difference is as sure.
+    p = np.where(difference == 0, 1.0, 0.0)
+    open_ = (difference != 0) & (_squared_reach(parts, seeds, cases, LEAST_P) > difference**2)
+    if not open_.any():
+        return p
+    difference, parts, spread = difference[open_], Parts(*(part[open_] for part in parts)), spread[open_]
+    # Of a weighted mean of squared quantiles, p lies between those of the two sides.
+    t = np.abs(difference) / np.sqrt(spread / (seeds * cases))
+    ends = np.sort([np.log(np.maximum(2 * scipy.special.stdtr(n - 1, -t), LEAST_P)) for n in (seeds, cases)], axis=0)
+    found = elementwise.find_root(
+        lambda logarithm, square, *parts: square - _squared_reach(Parts(*parts), seeds, cases, np.exp(logarithm)),
+        (ends[0] - 0.01, ends[1] + 0.01),  # rounding must not leave the root outside
+        args=(difference**2, *parts),
+        tolerances={"xatol": 1e-7, "xrtol": 0},
+    )
+    p[open_] = np.minimum(np.exp(found.x), 1.0)
+    return p
+
+
+def _effects(tables: Numbers) -> MeanSquares:
+    """What seeds, cases and neither add to the mean of each of (N, seeds, cases) tables, scaled to mean squares.
+
+    Each is (N, items): its sum of squares is the mean square.
+    """
+    count, seeds, cases = tables.shape
+    grand = tables.mean(axis=(1, 2), keepdims=True)
+    by_seed, by_case = tables.mean(axis=2, keepdims=True) - grand, tables.mean(axis=1, keepdims=True) - grand
+    rest = tables - grand - by_seed - by_case
+    return MeanSquares(
+        by_seed.reshape(count, -1) * np.sqrt(cases / (seeds - 1)),
+        by_case.reshape(count, -1) * np.sqrt(seeds / (cases - 1)),
+        rest.reshape(count, -1) / np.sqrt((seeds - 1) * (cases - 1)),
+    )
+
+
+def _squares(tables: Numbers) -> MeanSquares:
+    """Mean squares of each of (N, seeds, cases) tables."""
+    return MeanSquares(*((effect**2).sum(axis=1) for effect in _effects(tables)))
 
 
 def _pair_squares(tables: Numbers) -> MeanSquares:
     """Mean squares of the difference of each pair: q(a - b) = q(a, a) + q(b, b) - 2 q(a, b) for each quadratic form."""
-    methods, seeds, cases = tables.shape
-    grand = tables.mean(axis=(1, 2), keepdims=True)
-    by_seed, by_case = tables.mean(axis=2, keepdims=True) - grand, tables.mean(axis=1, keepdims=True) - grand
-    rest = tables - grand - by_seed - by_case
 
-    def form(parts: Numbers, factor: float) -> Numbers:
-        flat = parts.reshape(methods, -1)
-        product = flat @ flat.T
+    def form(effect: Numbers) -> Numbers:
+        product = effect @ effect.T
         own = np.diag(product)
         squares = own[:, None] + own[None, :] - 2 * product
         # What is left of equal numbers after rounding is no variance.
         squares[squares <= 1e-12 * (own[:, None] + own[None, :])] = 0
-        return np.asarray(factor * squares, np.float64)
+        return np.asarray(squares, np.float64)
 
-    return MeanSquares(
-        form(by_seed, cases / (seeds - 1)),
-        form(by_case, seeds / (cases - 1)),
-        form(rest, 1 / ((seeds - 1) * (cases - 1))),
-    )
-
-
-def _squares(table: Numbers) -> tuple[float, float, float]:
-    """Mean squares of one (seeds, cases) table: of seeds, cases and rest."""
-    seeds, cases = table.shape
-    by_seed, by_case = table.mean(axis=1) - table.mean(), table.mean(axis=0) - table.mean()
-    rest = table - table.mean() - by_seed[:, None] - by_case
-    return (
-        float(cases * (by_seed**2).sum() / (seeds - 1)),
-        float(seeds * (by_case**2).sum() / (cases - 1)),
-        float((rest**2).sum() / ((seeds - 1) * (cases - 1))),
-    )
+    return MeanSquares(*map(form, _effects(tables)))
 
 
 class Components(NamedTuple):
@@ -162,27 +219,40 @@ def components(table: Numbers) -> Components:
     seeds, cases = table.shape
     if seeds == 1:
         return Components(0.0, float(table.var(ddof=1)), 0.0)
-    squares = _pair_squares(np.stack([table, np.zeros_like(table)]))
-    of_seeds, of_cases, rest = (float(each[0, 1]) for each in squares)
+    of_seeds, of_cases, rest = (float(each[0]) for each in _squares(table[None]))
     return Components(max((of_seeds - rest) / cases, 0.0), max((of_cases - rest) / seeds, 0.0), rest)
 
 
-def power(variances: Components, difference: float, seeds: int, cases: int) -> float:
-    """Chance that `difference` is found at level 1 - LEVEL with so many seeds and cases, by the noncentral t.
+NODES = 24  # of each of three integrals: chances are right to a thousandth
 
-    The mean squares are put at their expectations. `seeds` and `cases` are at least 2.
+
+def power(variances: Components, difference: float, seeds: int, cases: int) -> float:
+    """Chance that `difference` is found at level 1 - LEVEL with so many seeds and cases, at least 2 of each.
+
+    The mean is normal and the mean squares are chi-squared, all independent: the chance that the mean lies beyond its
+    reach is integrated over the mean squares.
     """
-    of_seeds = variances.rest + cases * variances.seeds
-    spread = of_seeds + seeds * variances.cases
-    if spread == 0:
+    expected = MeanSquares(
+        np.array(variances.rest + cases * variances.seeds),
+        np.array(variances.rest + seeds * variances.cases),
+        np.array(variances.rest),
+    )
+    error = np.sqrt((expected.seeds + expected.cases - expected.rest) / (seeds * cases))
+    if error == 0:
         return float(difference != 0)
-    expected = (of_seeds, variances.rest + seeds * variances.cases, variances.rest)
-    freedom = float(_freedom(MeanSquares(*(np.array(each) for each in expected)), seeds, cases))
-    shift = abs(difference) / np.sqrt(spread / (seeds * cases))
-    bound = scipy.stats.t.ppf(0.5 + LEVEL / 2, freedom)
-    if not np.isfinite(freedom):
-        return float(scipy.stats.norm.sf(bound - shift) + scipy.stats.norm.cdf(-bound - shift))
-    return float(scipy.stats.nct.sf(bound, freedom, shift) + scipy.stats.nct.cdf(-bound, freedom, shift))
+    places, weights = np.polynomial.legendre.leggauss(NODES)
+    freedoms = (seeds - 1, cases - 1, (seeds - 1) * (cases - 1))
+    drawn = np.meshgrid(
+        *(
+            mean * scipy.special.chdtri(freedom, (1 - places) / 2) / freedom
+            for mean, freedom in zip(expected, freedoms, strict=True)
+        ),
+        indexing="ij",
+    )
+    reach = np.sqrt(_squared_reach(_parts(MeanSquares(*drawn), seeds, cases), seeds, cases, 1 - LEVEL)) / error
+    shift = abs(difference) / error
+    chance = scipy.special.ndtr(shift - reach) + scipy.special.ndtr(-shift - reach)
+    return float(np.einsum("ijk,i,j,k->", chance, weights, weights, weights) / 8)
 
 
 class Needed(NamedTuple):

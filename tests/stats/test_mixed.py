@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 import scipy.stats
 import statsmodels.api as sm
 from hypothesis import given, settings
@@ -12,16 +13,25 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from statsmodels.formula.api import ols
 
-from mae_bench.stats.mixed import Components, components, difference_test, needed, pairwise, power
+from mae_bench.stats.mixed import Components, components, difference_test, difference_tests, needed, pairwise, power
 
 Numbers = NDArray[np.float64]
 
 
 def draw(rng: np.random.Generator, seeds: int, cases: int, variances: Components, mean: float = 0.0) -> Numbers:
     """A table of differences with known variances."""
-    of_seed = rng.normal(0, np.sqrt(variances.seeds), (seeds, 1))
-    of_case = rng.normal(0, np.sqrt(variances.cases), (1, cases))
-    return mean + of_seed + of_case + rng.normal(0, np.sqrt(variances.rest), (seeds, cases))
+    table: Numbers = draw_many(rng, 1, (seeds, cases), variances, mean)[0]
+    return table
+
+
+def draw_many(
+    rng: np.random.Generator, count: int, shape: tuple[int, int], variances: Components, mean: float = 0.0
+) -> Numbers:
+    """Tables of differences with known variances."""
+    seeds, cases = shape
+    of_seed = rng.normal(0, np.sqrt(variances.seeds), (count, seeds, 1))
+    of_case = rng.normal(0, np.sqrt(variances.cases), (count, 1, cases))
+    return mean + of_seed + of_case + rng.normal(0, np.sqrt(variances.rest), (count, seeds, cases))
 
 
 def anova(table: Numbers) -> Numbers:
@@ -34,25 +44,39 @@ def anova(table: Numbers) -> Numbers:
     return (found["sum_sq"] / found["df"]).to_numpy()
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (5, 12), (4, 4)])
-def test_mean_squares_are_those_of_statsmodels(shape: tuple[int, int]) -> None:
-    table = draw(np.random.default_rng(1), *shape, Components(0.5, 0.7, 1.0), 0.2)
+def reach(parts: tuple[float, float], shape: tuple[int, int], p: float) -> float:
+    """Half of Banerjee's interval at 1 - p, from the variances that seeds and cases bring to the mean."""
+    return float(
+        np.sqrt(sum(part * scipy.stats.t.isf(p / 2, count - 1) ** 2 for part, count in zip(parts, shape, strict=True)))
+    )
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (5, 12), (4, 4), (12, 5)])
+@pytest.mark.parametrize("mean", [0.2, 3.0])
+def test_mean_squares_are_those_of_statsmodels(shape: tuple[int, int], mean: float) -> None:
+    table = draw(np.random.default_rng(1), *shape, Components(0.5, 0.7, 1.0), mean)
     of_seeds, of_cases, rest = anova(table)
-    spread = of_seeds + max(of_cases - rest, 0)
     seeds, cases = shape
-    doubt = of_seeds**2 / (seeds - 1)
-    if of_cases > rest:
-        doubt += of_cases**2 / (cases - 1) + rest**2 / ((seeds - 1) * (cases - 1))
-    freedom = max(spread**2 / doubt, min(shape) - 1)
-    error = np.sqrt(spread / table.size)
+    parts = (of_seeds, max(of_cases - rest, 0)) if seeds <= cases else (max(of_seeds - rest, 0), of_cases)
+    parts = (parts[0] / table.size, parts[1] / table.size)
     found = difference_test(table)
+    value = abs(table.mean())
     assert found.difference.value == pytest.approx(table.mean())
-    assert found.p == pytest.approx(2 * scipy.stats.t.sf(abs(table.mean()) / error, freedom))
-    reach = scipy.stats.t.ppf(0.975, freedom) * error
-    assert found.difference[1:] == pytest.approx((table.mean() - reach, table.mean() + reach))
+    expected = scipy.optimize.brentq(lambda logarithm: reach(parts, shape, np.exp(logarithm)) - value, -60, 0)
+    assert found.p == pytest.approx(np.exp(expected), rel=1e-6)
+    half = reach(parts, shape, 0.05)
+    assert found.difference[1:] == pytest.approx((table.mean() - half, table.mean() + half))
     assert components(table) == pytest.approx(
         (max((of_seeds - rest) / cases, 0), max((of_cases - rest) / seeds, 0), rest)
     )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 8), st.integers(2, 8), st.integers(0, 1000), st.floats(0, 20))
+def test_the_interval_holds_zero_where_p_says_so(seeds: int, cases: int, seed: int, mean: float) -> None:
+    rng = np.random.default_rng(seed)
+    found = difference_test(draw(rng, seeds, cases, Components(rng.random(), rng.random(), 1), mean))
+    assert (found.p >= 0.05) == (found.difference.low <= 0 <= found.difference.high)
 
 
 def test_when_cases_say_nothing_it_is_the_t_test_of_seed_means() -> None:
@@ -91,25 +115,26 @@ def test_scale_sign_and_order_change_nothing(seeds: int, cases: int, seed: int, 
     assert difference_test(table[rng.permutation(seeds)][:, rng.permutation(cases)]).p == pytest.approx(p, rel=1e-6)
 
 
-TRUTHS = [Components(0, 0, 1), Components(0.3, 0.3, 1), Components(0, 2, 1), Components(1, 0, 1)]
+TRUTHS = [Components(0, 0, 1), Components(0.3, 0.3, 1), Components(0, 2, 1), Components(1, 0, 1), Components(0.3, 1, 1)]
 
 
 @pytest.mark.parametrize("variances", TRUTHS)
-@pytest.mark.parametrize(("seeds", "cases"), [(5, 12), (3, 30)])
-def test_equals_are_declared_different_at_most_one_time_in_twenty(
-    variances: Components, seeds: int, cases: int
-) -> None:
+@pytest.mark.parametrize(("seeds", "cases"), [(5, 12), (3, 30), (2, 100), (12, 4)])
+def test_equals_are_declared_different_no_more_often_than_said(variances: Components, seeds: int, cases: int) -> None:
+    """At the level of one test, and at the smaller one that Holm asks of ten."""
     rng = np.random.default_rng(5)
-    wrong = np.mean([difference_test(draw(rng, seeds, cases, variances)).p < 0.05 for _ in range(2000)])
-    assert wrong < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+    p = difference_tests(draw_many(rng, 20_000, (seeds, cases), variances)).p
+    for level in (0.05, 0.005):
+        assert (p < level).mean() < level + 3 * np.sqrt(level * (1 - level) / len(p))
 
 
 @pytest.mark.parametrize("variances", TRUTHS)
-def test_differences_are_found_as_often_as_predicted(variances: Components) -> None:
+@pytest.mark.parametrize(("seeds", "cases"), [(6, 20), (2, 100), (12, 4)])
+def test_differences_are_found_as_often_as_predicted(variances: Components, seeds: int, cases: int) -> None:
     rng = np.random.default_rng(6)
-    seeds, cases, mean = 6, 20, 0.9
-    found = np.mean([difference_test(draw(rng, seeds, cases, variances, mean)).p < 0.05 for _ in range(1000)])
-    assert found == pytest.approx(power(variances, mean, seeds, cases), abs=0.06)
+    mean = 3 * np.sqrt(variances.seeds / seeds + variances.cases / cases + variances.rest / (seeds * cases))
+    found = (difference_tests(draw_many(rng, 20_000, (seeds, cases), variances, mean)).p < 0.05).mean()
+    assert found == pytest.approx(power(variances, mean, seeds, cases), abs=3 * np.sqrt(0.25 / 20_000))
 
 
 def test_power_of_one_group_is_statsmodels() -> None:
@@ -117,7 +142,7 @@ def test_power_of_one_group_is_statsmodels() -> None:
     from statsmodels.stats.power import TTestPower
 
     expected = TTestPower().power(effect_size=0.8 / 2.0, nobs=8, alpha=0.05)
-    assert power(Components(4.0, 0.0, 0.0), 0.8, 8, 50) == pytest.approx(expected, abs=1e-6)
+    assert power(Components(4.0, 0.0, 0.0), 0.8, 8, 50) == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_is_needed_is_the_least_that_suffices() -> None:
