@@ -6,7 +6,7 @@ of five of its runs are compared with five others.
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,13 @@ from mae_bench.stats.ranks import rank_intervals
 from mae_bench.store import Store
 
 Numbers = NDArray[np.float64]
-LEVEL, HOLM_LEVEL = 0.05, 0.005  # of one test, and what Holm's correction asks of the first of ten
-SHAPES = [(2, 12), (2, 100), (3, 12), (5, 12), (5, 100), (5, 1000), (10, 4), (10, 12)]
+ERROR, HOLM_ERROR = 0.05, 0.005  # of one test, and what Holm's correction asks of the first of ten
+SHAPES = [(2, 12), (2, 100), (3, 12), (5, 12), (5, 100), (5, 1000), (10, 4), (10, 10), (12, 12)]
 TRUTHS = {
     "nothing but chance": Components(0, 0, 1),
     "seeds": Components(0.3, 0, 1),
     "cases": Components(0, 2, 1),
+    "cases, a little": Components(0, 0.1, 1),
     "both": Components(0.3, 0.3, 1),
     "both, cases most": Components(0.1, 1, 1),
 }
@@ -56,9 +57,9 @@ def print_table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None
     print()
 
 
-def percent(wrong: NDArray[np.bool_] | list[bool]) -> str:
-    """How many of them, in words."""
-    return f"{100 * np.mean(wrong):.1f} %"
+def percent(wrong: NDArray[np.bool_] | list[bool], digits: int = 1) -> str:
+    """Their share."""
+    return f"{100 * np.mean(wrong):.{digits}f} %"
 
 
 def crossed(rng: np.random.Generator, repeats: int) -> Iterator[tuple[str, ...]]:
@@ -70,12 +71,12 @@ def crossed(rng: np.random.Generator, repeats: int) -> Iterator[tuple[str, ...]]
         outside = [not each.low <= 0 <= each.high for each in intervals if each is not None]
         # A difference of three standard errors.
         mean = 3 * np.sqrt(truth.seeds / seeds + truth.cases / cases + truth.rest / (seeds * cases))
-        found = p_values(rng, repeats, shape, truth, mean) < LEVEL
+        found = p_values(rng, repeats, shape, truth, mean) < ERROR
         yield (
             words,
             f"{seeds} x {cases}",
-            percent(p < LEVEL),
-            f"{100 * np.mean(p < HOLM_LEVEL):.2f} %",
+            percent(p < ERROR),
+            percent(p < HOLM_ERROR, 2),
             percent(outside),
             f"{found.mean():.3f}",
             f"{power(truth, mean, seeds, cases):.3f}",
@@ -83,22 +84,25 @@ def crossed(rng: np.random.Generator, repeats: int) -> Iterator[tuple[str, ...]]
 
 
 def one_seed(rng: np.random.Generator, repeats: int) -> Iterator[tuple[str, ...]]:
-    """Error rates of the test over the cases of a single seed, where scores are normal, skewed, or fail at times."""
-    scores = {
-        "normal": lambda size: rng.normal(size=size),
-        "skewed": lambda size: rng.exponential(size=size),
-        "one in ten fails": lambda size: np.where(rng.random(size) < 0.1, 0.0, rng.normal(0.8, 0.05, size)),
+    """Error rates of the test over the cases of a single seed: two methods of the same mean, alike or not in shape."""
+
+    def failing(size: tuple[int, int], failures: float, dice: float) -> Numbers:
+        return np.where(rng.random(size) < failures, 0.0, rng.normal(dice, 0.05, size))
+
+    scores: dict[str, Callable[[tuple[int, int]], Numbers]] = {
+        "both normal": lambda size: rng.normal(size=size) - rng.normal(size=size),
+        "both fail one time in ten": lambda size: failing(size, 0.1, 0.8) - failing(size, 0.1, 0.8),
+        "one fails one time in ten": lambda size: failing(size, 0.1, 0.8) - failing(size, 0.0, 0.72),
     }
-    for (words, score), cases in itertools.product(scores.items(), (6, 12, 100)):
-        count = min(repeats, ONCE)
-        differences = score((count, cases)) - score((count, cases))
-        yield words, str(cases), percent([difference_test(table[None]).p < LEVEL for table in differences])
+    for (words, differences), cases in itertools.product(scores.items(), (6, 12, 100)):
+        tables = differences((min(repeats, ONCE), cases))
+        yield words, str(cases), percent([difference_test(table[None]).p < ERROR for table in tables])
 
 
 def ranks(rng: np.random.Generator, repeats: int) -> Iterator[tuple[str, ...]]:
     """How often nine methods are ranked wrongly: all alike, and in three groups of three."""
-    for (words, truth), shifts in itertools.product(TRUTHS.items(), (np.zeros(METHODS), np.array(SHIFTS))):
-        shape = (5, 12)
+    settings = itertools.product(TRUTHS.items(), ((5, 12), (10, 10)), (np.zeros(METHODS), np.array(SHIFTS)))
+    for (words, truth), shape, shifts in settings:
         # A step between groups of eight standard errors of one method.
         step = 8 * np.sqrt(truth.seeds / shape[0] + truth.cases / shape[1] + truth.rest / (shape[0] * shape[1]))
         better = (shifts[:, None] < shifts[None, :]).sum(axis=1)
@@ -106,11 +110,12 @@ def ranks(rng: np.random.Generator, repeats: int) -> Iterator[tuple[str, ...]]:
         wrong, top = [], []
         for _ in range(min(repeats, ONCE)):
             pairs = pairwise(draw(rng, METHODS, shape, truth) + step * shifts[:, None, None])
-            found = rank_intervals(pairs.difference, pairs.p, 1 - LEVEL)
+            found = rank_intervals(pairs.difference, pairs.p, 1 - ERROR)
             # A set of true ranks is what ties leave: from one more than the better to all but the worse.
             wrong.append(bool((found.low > 1 + better).any() or (found.high < METHODS - worse).any()))
             top.append((found.low == 1).sum())
-        yield (words, "alike" if not shifts.any() else "three groups of three", percent(wrong), f"{np.mean(top):.1f}")
+        where = "three groups of three" if shifts.any() else "alike"
+        yield words, f"{shape[0]} x {shape[1]}", where, percent(wrong), f"{np.mean(top):.1f}"
 
 
 def simulate(repeats: int) -> None:
@@ -120,8 +125,11 @@ def simulate(repeats: int) -> None:
         ("differ by", "seeds x cases", "at 5 %", "at 0.5 %", "by bootstrap", "power", "predicted"),
         crossed(rng, repeats),
     )
-    print_table(("scores of one seed", "cases", "equals told apart"), one_seed(rng, repeats))
-    print_table(("nine methods differ by", "in truth", "any rank wrong", "tied at the top"), ranks(rng, repeats))
+    print_table(("scores under one seed", "cases", "equals told apart"), one_seed(rng, repeats))
+    print_table(
+        ("nine methods differ by", "seeds x cases", "in truth", "any rank wrong", "tied at the top"),
+        ranks(rng, repeats),
+    )
 
 
 def compare_equals(store: Store, repeats: int) -> None:
@@ -131,7 +139,7 @@ def compare_equals(store: Store, repeats: int) -> None:
     table = np.array([contributions(read_cases(store, record), metric) for record in records])
     rng = np.random.default_rng(0)
     chosen = np.array([rng.permutation(len(records))[:10] for _ in range(repeats)])
-    wrong = difference_tests(table[chosen[:, :5]] - table[chosen[:, 5:]]).p < LEVEL
+    wrong = difference_tests(table[chosen[:, :5]] - table[chosen[:, 5:]]).p < ERROR
     print(
         f"{len(records)} runs of {records[0].spec.pretrain.name} on {table.shape[1]} cases, {metric} "
         f"{table.mean():.4f}: {wrong.sum()} of {repeats} pairs of five told apart ({percent(wrong)})"

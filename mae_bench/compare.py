@@ -25,9 +25,9 @@ PAIRED = ("seed", "pretrain_seed")
 class Comparison:
     """A minus B on the same seeds and cases. sentence: what may be claimed.
 
-    difference: with the interval that belongs to `p` (stats/mixed.py). bootstrap: the same by hierarchical bootstrap,
-    for readers who know that one. needed: seeds or cases that would find a difference of this size. by_case: A minus B,
-    mean over seeds. keys: of the two records of the first seed.
+    difference: with the interval of the test that gives `p` (stats/mixed.py). bootstrap: the same by hierarchical
+    bootstrap, for readers who know that one. needed: seeds or cases that would find a difference of this size, from two
+    seeds on. by_case: A minus B, mean over seeds. keys: of the two records of the first seed.
     """
 
     metric: str
@@ -128,7 +128,8 @@ def compare(store: Store, a: str, b: str, where: Sequence[str], metric: str | No
     # The same by hierarchical bootstrap, for readers who know that one.
     bootstrap = two_way_interval(table)
     assert bootstrap is not None
-    more = needed(components(table), test.difference.value, *table.shape)
+    several = len(pairs) > 1
+    more = needed(components(table), test.difference.value, *table.shape) if several else Needed(None, None)
     differing = _differing(*pairs[0])
     shape = (len(pairs), int(known.sum()))
     # What was asked about is no surprise; whatever else differs must be said.
@@ -244,4 +245,6 @@ def _sentence(
         return f"{better} is better by {abs(test.difference.value):.4f} {metric} over {basis}, {chance}{one}{alone}"
     ways = [f"{count} {what}" for count, what in ((more.seeds, "seeds"), (more.cases, "test cases")) if count]
     advice = f"; if it is what was seen, {' or '.join(ways)} would show it four times in five" if ways else ""
+    if shape[0] == 1:
+        advice = "; run more seeds: how many it takes cannot be told from one"
     return f"no difference in {metric} may be claimed over {basis}, {chance}{advice}{alone}"

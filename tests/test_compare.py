@@ -89,6 +89,16 @@ def test_nothing_is_claimed_that_chance_explains(store: Store, add: Add) -> None
     assert "would show it four times in five" in found.sentence
 
 
+def test_one_seed_gives_no_advice_on_how_many_it_takes(store: Store, add: Add) -> None:
+    """What seeds vary cannot be told from one of them."""
+    add(MAE, scores(0, 0.001))
+    add(SCRATCH, scores(10))
+    found = compare(store, "pretrain=mae", "pretrain=scratch", (), None)
+    assert found.needed == (None, None)
+    assert found.sentence.startswith("no difference in dice may be claimed over 1 seed on 12 cases, p = ")
+    assert found.sentence.endswith("; run more seeds: how many it takes cannot be told from one")
+
+
 def test_a_distance_is_better_when_it_is_smaller(store: Store, add: Add) -> None:
     near = np.linspace(3, 4, len(CASES))
     add(MAE, scores(0), hd95=near)

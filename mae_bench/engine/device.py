@@ -25,6 +25,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 @cache
 def keep_imports() -> None:
     """Leave what is imported by now out of every search for garbage; accelerate searches after each stage."""
+    gc.collect()  # what is garbage now would stay for good
     gc.freeze()
 
 

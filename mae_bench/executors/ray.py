@@ -181,13 +181,17 @@ class _Place:
     """What runs in an actor's process; texts in and out, so that driver and worker need not share a pickle."""
 
     def __init__(self, threads: int) -> None:
-        # Before torch is imported. As a runtime environment Ray could not use the processes it has started ahead.
+        # Not as a runtime environment: Ray could not use the processes it has started ahead. The variable is for
+        # processes of this one; here torch may be imported already, where the driver's Ray was started by others.
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        # Nothing of what is imported is garbage, and looking for some among it takes a fifth of the time.
+        # Nothing of what is imported is garbage, and looking for some takes a fifth of the time of the imports.
         gc.disable()
+        import torch
+
         from mae_bench.grid.work import Worker
 
         gc.enable()
+        torch.set_num_threads(threads)
         self.worker = Worker()
 
     def start(self) -> None:

@@ -2,10 +2,9 @@
 
 Seeds and cases are both drawn by chance, and every seed sees every case. That is the design of studies in which several
 readers read the same images (Dorfman, Berbaum and Metz 1992). The variance of the mean is a sum of what seeds and what
-cases bring, each known with degrees of freedom of its own, and the interval is Banerjee's (1961): each part by the
-squared t of its own degrees of freedom. It errs at most as often as it says, however the parts share the variance.
-A single t with Satterthwaite's (1946) degrees of freedom errs more often: where few seeds seem to agree by chance, it
-takes the degrees of freedom of the cases for theirs. How often this one errs: benchmarks/calibration.py.
+cases bring, each known with degrees of freedom of its own, and the interval takes each by the squared t of its own
+(Banerjee 1961). A single t with Satterthwaite's (1946) degrees of freedom errs more often: where few seeds seem to
+agree by chance, it takes the degrees of freedom of the cases for theirs. How often this one errs: docs/statistics.md.
 
 A permutation over five seeds cannot reach 0.05, one over cases takes the chance of seeds for none, and percentiles of
 five seeds are too narrow.
@@ -27,7 +26,10 @@ FLIPS = 9_999  # sign flips when there are too many to try them all
 
 
 class Test(NamedTuple):
-    """A difference between two methods, its interval at LEVEL, and the two-sided p-value of there being none."""
+    """A difference between two methods, its interval at LEVEL, and the two-sided p-value of there being none.
+
+    With one seed the interval is a bootstrap's and p that of sign flips: they may disagree at the edge.
+    """
 
     difference: Interval
     p: float
@@ -82,11 +84,7 @@ def difference_tests(tables: Numbers) -> Tests:
     Args:
         tables: (N, seeds, cases), at least two seeds and two cases, no holes.
     """
-    _, seeds, cases = tables.shape
-    difference = tables.mean(axis=(1, 2))
-    parts = _parts(_squares(tables), seeds, cases)
-    reach = np.sqrt(_squared_reach(parts, seeds, cases, 1 - LEVEL))
-    return Tests(difference, reach, _p_values(difference, parts, seeds, cases))
+    return _tests(tables.mean(axis=(1, 2)), _squares(tables), tables.shape[1:])
 
 
 def pairwise(tables: Numbers) -> Tests:
@@ -95,7 +93,6 @@ def pairwise(tables: Numbers) -> Tests:
     Args:
         tables: (M, seeds, cases), at least two seeds and two cases, no holes.
     """
-    methods, seeds, cases = tables.shape
     squares = _pair_squares(tables)
     means = tables.mean(axis=(1, 2))
     difference = means[:, None] - means[None, :]
@@ -103,38 +100,31 @@ def pairwise(tables: Numbers) -> Tests:
     for i, j in np.argwhere((squares.seeds + squares.cases + squares.rest == 0) & (difference != 0)):
         table = (tables[i] - tables[j])[None]
         difference[i, j] = table.mean()
-        for form, value in zip(squares, _squares(table), strict=True):
-            form[i, j] = value[0]
-    parts = _parts(squares, seeds, cases)
-    upper = np.triu_indices(methods, 1)
-    p = np.ones((methods, methods))
-    p[upper] = _p_values(difference[upper], Parts(*(part[upper] for part in parts)), seeds, cases)
-    p.T[upper] = p[upper]
-    return Tests(difference, np.sqrt(_squared_reach(parts, seeds, cases, 1 - LEVEL)), p)
+        for square, value in zip(squares, _squares(table), strict=True):
+            square[i, j] = value[0]
+    upper = np.triu_indices(len(tables), 1)
+    found = _tests(difference[upper], MeanSquares(*(square[upper] for square in squares)), tables.shape[1:])
+    reach, p = np.zeros_like(difference), np.ones_like(difference)
+    for whole, half in ((reach, found.reach), (p, found.p)):
+        whole[upper] = whole.T[upper] = half
+    return Tests(difference, reach, p)
 
 
-class Parts(NamedTuple):
-    """What seeds and what cases bring to the variance of the mean, times the number of seeds and cases."""
-
-    seeds: Numbers
-    cases: Numbers
+def _tests(difference: Numbers, squares: MeanSquares, shape: tuple[int, ...]) -> Tests:
+    return Tests(difference, np.sqrt(_squared_reach(squares, shape, 1 - LEVEL)), _p_values(difference, squares, shape))
 
 
-def _parts(squares: MeanSquares, seeds: int, cases: int) -> Parts:
-    """The side with fewer degrees of freedom keeps its whole mean square, the other has what goes beyond the rest.
+def _squared_reach(squares: MeanSquares, shape: tuple[int, ...], p: Numbers | float) -> Numbers:
+    """Square of how far the mean lies from zero, either way, with chance `p`: half the interval at 1 - p.
 
-    Both mean squares hold the rest, which may be counted once only. Counted where least is known, it makes the test
-    careful where it cannot tell the parts from one another.
+    Each variance by the squared t of its own degrees of freedom (Banerjee 1961). The mean squares of seeds and of cases
+    both hold the rest, which may be counted once only, and what is left of one without it may be anything: the rest is
+    taken from one, then from the other, and the wider interval is kept.
     """
-    if seeds <= cases:
-        return Parts(squares.seeds, np.maximum(squares.cases - squares.rest, 0))
-    return Parts(np.maximum(squares.seeds - squares.rest, 0), squares.cases)
-
-
-def _squared_reach(parts: Parts, seeds: int, cases: int, p: Numbers | float) -> Numbers:
-    """Square of how far the mean lies from zero, either way, with a chance of at most `p` (Banerjee 1961)."""
-    total = parts.seeds * _squared_t(seeds - 1, p) + parts.cases * _squared_t(cases - 1, p)
-    return np.asarray(total / (seeds * cases), np.float64)
+    seeds, cases = (_squared_t(count - 1, p) for count in shape)
+    of_seeds, of_cases = (np.maximum(square - squares.rest, 0) for square in squares[:2])
+    wider = np.maximum(squares.seeds * seeds + of_cases * cases, of_seeds * seeds + squares.cases * cases)
+    return np.asarray(wider / np.prod(shape), np.float64)
 
 
 def _squared_t(freedom: int, p: Numbers | float) -> Numbers:
@@ -143,41 +133,51 @@ def _squared_t(freedom: int, p: Numbers | float) -> Numbers:
     return np.asarray(quantile * np.abs(quantile), np.float64)
 
 
-LEAST_P = 1e-100  # what is below counts as 0: quantiles of t overflow further out
+LEAST_P = 1e-50  # what is below counts as 0
 
 
-def _p_values(difference: Numbers, parts: Parts, seeds: int, cases: int) -> Numbers:
-    """The p at which the interval just reaches zero."""
-    spread = parts.seeds + parts.cases
+def _p_values(difference: Numbers, squares: MeanSquares, shape: tuple[int, ...]) -> Numbers:
+    """The p at which the interval just reaches zero; NaN where anything is not finite."""
+    farthest = _squared_reach(squares, shape, LEAST_P)
     # Equal tables differ by nothing, surely; a constant difference is as sure.
     p = np.where(difference == 0, 1.0, 0.0)
-    open_ = (difference != 0) & (_squared_reach(parts, seeds, cases, LEAST_P) > difference**2)
-    if not open_.any():
+    p[~np.isfinite(difference + farthest)] = np.nan
+    sought = (difference != 0) & (farthest > difference**2)
+    if not sought.any():
         return p
-    difference, parts, spread = difference[open_], Parts(*(part[open_] for part in parts)), spread[open_]
-    # Of a weighted mean of squared quantiles, p lies between those of the two sides.
-    t = np.abs(difference) / np.sqrt(spread / (seeds * cases))
-    ends = np.sort([np.log(np.maximum(2 * scipy.special.stdtr(n - 1, -t), LEAST_P)) for n in (seeds, cases)], axis=0)
+    square, squares = difference[sought] ** 2, MeanSquares(*(each[sought] for each in squares))
+    # One t alone, on all of the variance or on the larger part only: p lies between what these would give.
+    ends = []
+    for spread, outer in (
+        (np.maximum(squares.seeds, squares.cases), np.minimum),
+        (squares.seeds + squares.cases, np.maximum),
+    ):
+        t = np.sqrt(square * np.prod(shape) / spread)
+        ends.append(np.log(np.maximum(outer(*(2 * scipy.special.stdtr(count - 1, -t) for count in shape)), LEAST_P)))
     found = elementwise.find_root(
-        lambda logarithm, square, *parts: square - _squared_reach(Parts(*parts), seeds, cases, np.exp(logarithm)),
+        lambda logarithm, square, *squares: square - _squared_reach(MeanSquares(*squares), shape, np.exp(logarithm)),
         (ends[0] - 0.01, ends[1] + 0.01),  # rounding must not leave the root outside
-        args=(difference**2, *parts),
+        args=(square, *squares),
         tolerances={"xatol": 1e-7, "xrtol": 0},
     )
-    p[open_] = np.minimum(np.exp(found.x), 1.0)
+    p[sought] = np.minimum(np.exp(found.x), 1.0)
     return p
 
 
-def _effects(tables: Numbers) -> MeanSquares:
-    """What seeds, cases and neither add to the mean of each of (N, seeds, cases) tables, scaled to mean squares.
+class Effects(NamedTuple):
+    """What seeds, cases and neither add to the mean of N tables, (N, items) each: sums of squares are mean squares."""
 
-    Each is (N, items): its sum of squares is the mean square.
-    """
+    seeds: Numbers
+    cases: Numbers
+    rest: Numbers
+
+
+def _effects(tables: Numbers) -> Effects:
     count, seeds, cases = tables.shape
     grand = tables.mean(axis=(1, 2), keepdims=True)
     by_seed, by_case = tables.mean(axis=2, keepdims=True) - grand, tables.mean(axis=1, keepdims=True) - grand
     rest = tables - grand - by_seed - by_case
-    return MeanSquares(
+    return Effects(
         by_seed.reshape(count, -1) * np.sqrt(cases / (seeds - 1)),
         by_case.reshape(count, -1) * np.sqrt(seeds / (cases - 1)),
         rest.reshape(count, -1) / np.sqrt((seeds - 1) * (cases - 1)),
@@ -212,18 +212,13 @@ class Components(NamedTuple):
 
 
 def components(table: Numbers) -> Components:
-    """Estimate the variances behind a (seeds, cases) table of differences; none is below zero.
-
-    With one seed its chance cannot be told from the cases': all is put down to the cases.
-    """
+    """Estimate the variances behind a (seeds, cases) table of differences, two of each at least; none is below zero."""
     seeds, cases = table.shape
-    if seeds == 1:
-        return Components(0.0, float(table.var(ddof=1)), 0.0)
     of_seeds, of_cases, rest = (float(each[0]) for each in _squares(table[None]))
     return Components(max((of_seeds - rest) / cases, 0.0), max((of_cases - rest) / seeds, 0.0), rest)
 
 
-NODES = 24  # of each of three integrals: chances are right to a thousandth
+NODES = 32  # of each of three integrals: chances are right to a thousandth, of two seeds on two cases to two
 
 
 def power(variances: Components, difference: float, seeds: int, cases: int) -> float:
@@ -232,27 +227,21 @@ def power(variances: Components, difference: float, seeds: int, cases: int) -> f
     The mean is normal and the mean squares are chi-squared, all independent: the chance that the mean lies beyond its
     reach is integrated over the mean squares.
     """
-    expected = MeanSquares(
-        np.array(variances.rest + cases * variances.seeds),
-        np.array(variances.rest + seeds * variances.cases),
-        np.array(variances.rest),
-    )
-    error = np.sqrt((expected.seeds + expected.cases - expected.rest) / (seeds * cases))
+    shape = (seeds, cases)
+    expected = (variances.rest + cases * variances.seeds, variances.rest + seeds * variances.cases, variances.rest)
+    error = np.sqrt((expected[0] + expected[1] - expected[2]) / (seeds * cases))
     if error == 0:
         return float(difference != 0)
     places, weights = np.polynomial.legendre.leggauss(NODES)
     freedoms = (seeds - 1, cases - 1, (seeds - 1) * (cases - 1))
-    drawn = np.meshgrid(
-        *(
-            mean * scipy.special.chdtri(freedom, (1 - places) / 2) / freedom
-            for mean, freedom in zip(expected, freedoms, strict=True)
-        ),
-        indexing="ij",
+    drawn = (
+        mean * scipy.special.chdtri(freedom, (1 - places) / 2) / freedom
+        for mean, freedom in zip(expected, freedoms, strict=True)
     )
-    reach = np.sqrt(_squared_reach(_parts(MeanSquares(*drawn), seeds, cases), seeds, cases, 1 - LEVEL)) / error
+    reach = np.sqrt(_squared_reach(MeanSquares(*np.meshgrid(*drawn, indexing="ij")), shape, 1 - LEVEL)) / error
     shift = abs(difference) / error
     chance = scipy.special.ndtr(shift - reach) + scipy.special.ndtr(-shift - reach)
-    return float(np.einsum("ijk,i,j,k->", chance, weights, weights, weights) / 8)
+    return min(float(np.einsum("ijk,i,j,k->", chance, weights, weights, weights) / 8), 1.0)
 
 
 class Needed(NamedTuple):
@@ -267,10 +256,13 @@ POWER = 0.8
 
 
 def needed(variances: Components, difference: float, seeds: int, cases: int) -> Needed:
-    """What would find `difference` with probability POWER: so many seeds on these cases, or cases with these seeds."""
+    """What would find `difference` with probability POWER: so many seeds on these cases, or cases with these seeds.
+
+    `seeds` and `cases` are at least 2: one seed says nothing of what others would show.
+    """
     return Needed(
-        _fewest(lambda count: power(variances, difference, count, max(cases, 2)), MOST_SEEDS),
-        _fewest(lambda count: power(variances, difference, max(seeds, 2), count), MOST_CASES),
+        _fewest(lambda count: power(variances, difference, count, cases), MOST_SEEDS),
+        _fewest(lambda count: power(variances, difference, seeds, count), MOST_CASES),
     )
 
 

@@ -112,6 +112,13 @@ def test_two_places_give_the_records_of_one(tmp_path: Path) -> None:
     assert os.environ.get("OMP_NUM_THREADS") == before
 
 
+def test_a_slot_has_the_threads_of_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    store = Store(tmp_path)
+    execute(tiny_grid({"pretrain": "scratch"}), store, RayOptions(slots=1, cpus=2))
+    assert [record.environment["threads"] for record in store.records()] == [2]
+
+
 def performing() -> list[psutil.Process]:
     """Workers that are doing a stage: Ray writes into their titles what they are at."""
     found = []
