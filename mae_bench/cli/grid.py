@@ -202,18 +202,18 @@ def _plan_table(title: str, plan: Plan, document: dict[str, Any]) -> Any:
         told = " + ".join(f"{cost:.0f}" for cost in costs if cost is not None)
         rows.append((cell["label"], cell["state"], cell["key"][:8], shared, told, cell["reason"]))
     counts = Counter(cell["state"] for cell in document["cells"])
-    table = output.make_table(
+    below = []
+    if document.get("predicted", {}).get("seconds") is not None:
+        predicted = document["predicted"]
+        below = [
+            f"predicted for what is to do: {predicted['seconds'] / 60:.1f} minutes one after the other, "
+            f"{predicted['gpu_hours']:g} GPU-hours, {predicted['memory_mb']:.0f} MB; stages that cells share count once"
+        ]
+        if unknown := sum("reason" in task for task in document["tasks"]):
+            below.append(f"without {unknown} stages that cannot be run here")
+    return output.make_table(
         f"{title}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())),
         ["cell", "state", "key", "encoder", "s", "reason"],
         rows,
+        below,
     )
-    if document.get("predicted", {}).get("seconds") is not None:
-        predicted = document["predicted"]
-        table.caption = (
-            f"predicted for what is to do: {predicted['seconds'] / 60:.1f} minutes one after the other, "
-            f"{predicted['gpu_hours']:g} GPU-hours, {predicted['memory_mb']:.0f} MB; stages that cells share count once"
-        )
-        if unknown := sum("reason" in task for task in document["tasks"]):
-            table.caption += f"; without {unknown} stages that cannot be run here"
-        table.caption_justify = "left"
-    return table

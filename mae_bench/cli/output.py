@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from mae_bench.store import Store
 
@@ -25,22 +26,27 @@ def open_store(path: Path | None) -> Store:
     return Store.default() if path is None else Store(path)
 
 
-def show(document: Any, as_json: bool, table: Callable[[], Table]) -> None:
+def show(document: Any, as_json: bool, table: Callable[[], RenderableType]) -> None:
     """Print `document` as JSON, or the table that shows the same."""
     if as_json:
         print(json.dumps(document, indent=2, allow_nan=False))
     else:
-        Console().print(table())
+        Console().print(table(), crop=False)
 
 
-def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """A table of texts."""
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    return table
+def make_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], below: Sequence[str] = ()
+) -> RenderableType:
+    """A table of texts without its empty columns, or none, and lines below that are not broken: they may be paths."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    filled = [place for place in range(len(columns)) if any(row[place] for row in texts)]
+    table = Table()
+    for place in filled:
+        table.add_column(columns[place], overflow="fold")
+    for row in texts:
+        table.add_row(*(Text(row[place]) for place in filled))
+    lines = [Text(line, no_wrap=True, overflow="ignore") for line in below]
+    return Group(Text(title, style="bold"), *([table] if rows else []), *lines)
 
 
 class PlainReporter:

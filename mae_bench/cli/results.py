@@ -1,12 +1,17 @@
 """`mae-bench results`: records in the store, and what may be claimed from them."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 
 from mae_bench.cli import output
 from mae_bench.cli.show import metric_text, record_table
+from mae_bench.leaderboard.label import address_of, method_labels, method_of
+from mae_bench.record import ResultRecord
 
 app = typer.Typer(no_args_is_help=True, help="List, show and compare results.")
 
@@ -16,48 +21,87 @@ Where = Annotated[
 ]
 
 
+FIELDS = (
+    "dataset",
+    "protocol",
+    "backbone",
+    "pretrain",
+    "head",
+    "recipe",
+    "labels",
+    "federation",
+    "seed",
+    "pretrain_seed",
+)
+
+
 @app.command("list")
 def list_results(where: Where = None, store: output.StoreOption = None, as_json: output.JsonOption = False) -> None:
     """List the records of the store."""
     from mae_bench.compare import field_of, select
 
     records = select(output.open_store(store).records(), where or [])
-    columns = [
-        "dataset",
-        "protocol",
-        "backbone",
-        "pretrain",
-        "head",
-        "recipe",
-        "labels",
-        "federation",
-        "seed",
-        "pretrain_seed",
-    ]
     documents = [
         {"key": record.key, "status": record.status}
-        | {column: field_of(record, column) for column in columns}
+        | {field: field_of(record, field) for field in FIELDS}
         | {
             "metric": record.main_metric,
             **(record.metrics[record.main_metric].model_dump() if record.main_metric else {}),
         }
         for record in records
     ]
-    rows = [
-        (
-            record.key,
-            record.status,
-            *(field_of(record, column) for column in columns),
-            record.main_metric,
-            *(metric_text(record.metrics[record.main_metric]) if record.main_metric else ("-", "-")),
-        )
-        for record in records
+    output.show(documents, as_json, lambda: _list_table(records))
+
+
+def _method_names(records: Sequence[ResultRecord]) -> dict[str, str]:
+    """For each key the method's name, by what sets it apart from the others of its data set and protocol."""
+    questions: dict[tuple[str, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for record in records:
+        questions[record.spec.dataset.name, record.spec.protocol.name][record.key] = method_of(record.spec)
+    names: dict[str, str] = {}
+    for methods in questions.values():
+        labels = method_labels({address_of(method): method for method in methods.values()})
+        names |= {key: labels[address_of(method)] for key, method in methods.items()}
+    return names
+
+
+def _list_table(records: Sequence[ResultRecord]) -> RenderableType:
+    """One row per record; what all share is in the title."""
+    names = _method_names(records)
+
+    def place(record: ResultRecord) -> tuple[str, str, float, str, int]:
+        spec = record.spec
+        return spec.dataset.name, spec.protocol.name, spec.labels, names[record.key], spec.seed
+
+    records = sorted(records, key=place)
+    known: dict[str, list[str]] = {
+        "key": [record.key[:8] for record in records],
+        "status": [record.status for record in records],
+        "dataset": [record.spec.dataset.name for record in records],
+        "protocol": [record.spec.protocol.name for record in records],
+        "method": [names[record.key] for record in records],
+        "labels": [f"{record.spec.labels:g}" for record in records],
+        "seed": [_seeds(record) for record in records],
+        "metric": [record.main_metric for record in records],
+    }
+    shared = [
+        name
+        for name, values in known.items()
+        if name not in ("key", "method", "seed") and len(set(values)) == 1 and values[0]
     ]
-    output.show(
-        documents,
-        as_json,
-        lambda: output.make_table("results", ["key", "status", *columns, "metric", "value", "95 % interval"], rows),
-    )
+    scores = [
+        metric_text(record.metrics[record.main_metric]) if record.main_metric else ("-", "-") for record in records
+    ]
+    columns = {name: values for name, values in known.items() if name not in shared}
+    columns |= {"value": [value for value, _ in scores], "95 % interval": [interval for _, interval in scores]}
+    title = ", ".join([f"{len(records)} records", *(f"{name} {known[name][0]}" for name in shared)])
+    return output.make_table(title, list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _seeds(record: ResultRecord) -> str:
+    """The seed, and that of its pre-training where it is another."""
+    seed, pretrained = record.spec.seed, record.spec.pretrain_seed
+    return str(seed) if seed == pretrained else f"{seed} on {pretrained}"
 
 
 @app.command("show")

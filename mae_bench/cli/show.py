@@ -5,7 +5,7 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.console import RenderableType
 
 from mae_bench.cli import output
 from mae_bench.record import Metric, ResultRecord
@@ -63,21 +63,19 @@ def metric_text(metric: Metric) -> tuple[str, str]:
     return f"{metric.value:.{digits}f}", f"{metric.low:.{digits}f} to {metric.high:.{digits}f}"
 
 
-def record_table(record: ResultRecord, store: Store) -> Table:
+def record_table(record: ResultRecord, store: Store) -> RenderableType:
     """The scores of a run with their intervals, and where its files lie."""
     spec = record.spec
     kind = " demo" if record.data.kind == "demo" else ""
-    table = output.make_table(
-        f"{record.key}  {spec.dataset.name}{kind} ({spec.protocol.name}), {spec.backbone.name}, {spec.pretrain.name}, "
-        f"{spec.head.name}, {len(record.data.labelled)} labelled, seed {spec.seed}",
-        ["metric", "value", "95 % interval", "unit"],
-        [(name, *metric_text(metric), metric.unit) for name, metric in record.metrics.items()],
-    )
     lines = [] if record.status == "ok" else [f"{record.status}: {record.reason}"]
     if record.cost:
         lines.append(
             f"{len(record.data.split.test)} test cases; trained for {record.cost.wall_s:.0f} s on {record.cost.device}"
         )
-    lines += [f"{name}: {path}" for name, path in files(record, store).items()]
-    table.caption, table.caption_justify = "\n".join(lines), "left"
-    return table
+    return output.make_table(
+        f"{record.key}  {spec.dataset.name}{kind} ({spec.protocol.name}), {spec.backbone.name}, {spec.pretrain.name}, "
+        f"{spec.head.name}, {len(record.data.labelled)} labelled, seed {spec.seed}",
+        ["metric", "value", "95 % interval", "unit"],
+        [(name, *metric_text(metric), metric.unit) for name, metric in record.metrics.items()],
+        below=lines + [f"{name}: {path}" for name, path in files(record, store).items()],
+    )

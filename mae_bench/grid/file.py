@@ -3,6 +3,7 @@
 import itertools
 import json
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,12 @@ class Order(Value):
     def label(self) -> str:
         """The cell in a few words."""
         parts = [self.dataset, self.backbone, self.pretrain, *([self.head] if self.head else [])]
-        parts += [f"{name.partition('.')[2]}={json.loads(text)}" for name, text in self.settings.items()]
+        short = {name: name.partition(".")[2] for name in self.settings}
+        alike = Counter(short.values())
+        parts += [
+            f"{short[name] if alike[short[name]] == 1 else name}={json.loads(text)}"
+            for name, text in self.settings.items()
+        ]
         return " ".join([*parts, *([f"labels={self.labels:g}"] if self.labels < 1 else []), f"seed={self.seed}"])
 
 

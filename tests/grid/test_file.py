@@ -36,6 +36,12 @@ def test_lists_are_axes() -> None:
     assert all(order.pretrain_seed == order.seed for order in orders)
 
 
+def test_a_label_names_settings_shortly_unless_two_would_be_alike() -> None:
+    settings = {"recipe.roi": [[8, 8, 8]], "pretrain.steps": 3, "finetune.steps": 5}
+    (order,) = grid(sweep=[{"dataset": "brats", "pretrain": "mae", "labels": 0.5, "set": settings}]).orders()
+    assert order.label() == "brats vit mae roi=[8, 8, 8] pretrain.steps=3 finetune.steps=5 labels=0.5 seed=0"
+
+
 def test_a_sweep_goes_before_the_defaults() -> None:
     made = grid(
         defaults={"dataset": "brats", "recipe": "demo", "set": {"a.b": 1, "c.d": 2}},
