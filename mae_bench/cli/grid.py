@@ -215,5 +215,5 @@ def _plan_table(title: str, plan: Plan, document: dict[str, Any]) -> Any:
         f"{title}: " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())),
         ["cell", "state", "key", "encoder", "s", "reason"],
         rows,
-        below,
+        below=below,
     )

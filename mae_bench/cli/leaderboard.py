@@ -58,7 +58,7 @@ def check_records(folder: FolderArgument = BOARDS, as_json: output.JsonOption = 
     ]
     columns = ["board", "section", "method", "reference", "difference", "95 % interval", "p"]
     title = f"{len(checked.submissions)} records keep every rule; each method less two references"
-    output.show(document, as_json, lambda: output.make_table(title, columns, rows))
+    output.show(document, as_json, lambda: output.make_table(title, columns, rows, once=columns[:2]))
     for note in checked.notes:
         print(f"note: {note}", file=sys.stderr)
 

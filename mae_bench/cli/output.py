@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,18 +35,32 @@ def show(document: Any, as_json: bool, table: Callable[[], RenderableType]) -> N
 
 
 def make_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], below: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    once: Collection[str] = (),
+    below: Sequence[str] = (),
 ) -> RenderableType:
-    """A table of texts without its empty columns, or none, and lines below that are not broken: they may be paths."""
+    """A table of texts, without columns that are empty; without rows, its title alone.
+
+    Args:
+        once: columns that go into the title where they say the same in every row.
+        below: lines below the table; they are not broken, since they may be paths.
+    """
     texts = [[str(cell) for cell in row] for row in rows]
-    filled = [place for place in range(len(columns)) if any(row[place] for row in texts)]
+    values = dict(zip(columns, zip(*texts, strict=True), strict=True)) if texts else {}
+    values = {column: found for column, found in values.items() if any(found)}
+    shared = {column: found[0] for column, found in values.items() if column in once and len(set(found)) == 1}
     table = Table()
-    for place in filled:
-        table.add_column(columns[place], overflow="fold")
-    for row in texts:
-        table.add_row(*(Text(row[place]) for place in filled))
+    kept = {column: found for column, found in values.items() if column not in shared}
+    for column in kept:
+        table.add_column(column, overflow="fold")
+    for row in zip(*kept.values(), strict=True):
+        table.add_row(*map(Text, row))
+    title = ", ".join([title, *(f"{column} {value}" for column, value in shared.items())])
     lines = [Text(line, no_wrap=True, overflow="ignore") for line in below]
-    return Group(Text(title, style="bold"), *([table] if rows else []), *lines)
+    return Group(Text(title, style="bold"), *([table] if texts else []), *lines)
 
 
 class PlainReporter:

@@ -41,7 +41,7 @@ def list_plugins(as_json: output.JsonOption = False) -> None:
     output.show(
         {"plugins": plugins, "unavailable": found.unavailable},
         as_json,
-        lambda: output.make_table("plugins", ["kind", "name", "what it is", "from"], rows),
+        lambda: output.make_table("plugins", ["kind", "name", "what it is", "from"], rows, once=["from"]),
     )
 
 

@@ -74,28 +74,23 @@ def _list_table(records: Sequence[ResultRecord]) -> RenderableType:
         return spec.dataset.name, spec.protocol.name, spec.labels, names[record.key], spec.seed
 
     records = sorted(records, key=place)
-    known: dict[str, list[str]] = {
-        "key": [record.key[:8] for record in records],
-        "status": [record.status for record in records],
-        "dataset": [record.spec.dataset.name for record in records],
-        "protocol": [record.spec.protocol.name for record in records],
-        "method": [names[record.key] for record in records],
-        "labels": [f"{record.spec.labels:g}" for record in records],
-        "seed": [_seeds(record) for record in records],
-        "metric": [record.main_metric for record in records],
-    }
-    shared = [
-        name
-        for name, values in known.items()
-        if name not in ("key", "method", "seed") and len(set(values)) == 1 and values[0]
+    rows = [
+        (
+            record.key[:8],
+            record.status,
+            record.spec.dataset.name + " demo" * (record.data.kind == "demo"),
+            record.spec.protocol.name,
+            names[record.key],
+            f"{record.spec.labels:g}",
+            _seeds(record),
+            record.main_metric,
+            *(metric_text(record.metrics[record.main_metric]) if record.main_metric else ("-", "-")),
+        )
+        for record in records
     ]
-    scores = [
-        metric_text(record.metrics[record.main_metric]) if record.main_metric else ("-", "-") for record in records
-    ]
-    columns = {name: values for name, values in known.items() if name not in shared}
-    columns |= {"value": [value for value, _ in scores], "95 % interval": [interval for _, interval in scores]}
-    title = ", ".join([f"{len(records)} records", *(f"{name} {known[name][0]}" for name in shared)])
-    return output.make_table(title, list(columns), list(zip(*columns.values(), strict=True)))
+    once = ["status", "dataset", "protocol", "labels", "metric"]
+    columns = ["key", "status", "dataset", "protocol", "method", "labels", "seed", "metric", "value", "95 % interval"]
+    return output.make_table(f"{len(records)} records", columns, rows, once=once)
 
 
 def _seeds(record: ResultRecord) -> str:

@@ -50,3 +50,10 @@ def test_texts_are_no_markup_and_empty_columns_are_not_shown(capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "x[bold]=[1, 2]" in printed
     assert "b" not in printed.splitlines()[2]
+
+
+def test_what_every_row_says_may_be_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("x", "p", "q"), ("y", "p", "q")]
+    output.show(None, False, lambda: output.make_table("t", ["a", "b", "c"], rows, once=["b"]))
+    title, _, heads, *_ = capsys.readouterr().out.splitlines()
+    assert (title, heads.split()) == ("t, b p", ["┃", "a", "┃", "c", "┃"])
