@@ -9,7 +9,7 @@ import typer
 from rich.console import RenderableType
 
 from mae_bench.cli import output
-from mae_bench.cli.show import metric_text, record_table
+from mae_bench.cli.show import dataset_text, metric_text, record_table
 from mae_bench.leaderboard.label import address_of, method_labels, method_of
 from mae_bench.record import ResultRecord
 
@@ -78,7 +78,7 @@ def _list_table(records: Sequence[ResultRecord]) -> RenderableType:
         (
             record.key[:8],
             record.status,
-            record.spec.dataset.name + " demo" * (record.data.kind == "demo"),
+            dataset_text(record),
             record.spec.protocol.name,
             names[record.key],
             f"{record.spec.labels:g}",

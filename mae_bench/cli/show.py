@@ -63,17 +63,21 @@ def metric_text(metric: Metric) -> tuple[str, str]:
     return f"{metric.value:.{digits}f}", f"{metric.low:.{digits}f} to {metric.high:.{digits}f}"
 
 
+def dataset_text(record: ResultRecord) -> str:
+    """The data set's name; a stand-in is called so."""
+    return record.spec.dataset.name + (" demo" if record.data.kind == "demo" else "")
+
+
 def record_table(record: ResultRecord, store: Store) -> RenderableType:
     """The scores of a run with their intervals, and where its files lie."""
     spec = record.spec
-    kind = " demo" if record.data.kind == "demo" else ""
     lines = [] if record.status == "ok" else [f"{record.status}: {record.reason}"]
     if record.cost:
         lines.append(
             f"{len(record.data.split.test)} test cases; trained for {record.cost.wall_s:.0f} s on {record.cost.device}"
         )
     return output.make_table(
-        f"{record.key}  {spec.dataset.name}{kind} ({spec.protocol.name}), {spec.backbone.name}, {spec.pretrain.name}, "
+        f"{record.key}  {dataset_text(record)} ({spec.protocol.name}), {spec.backbone.name}, {spec.pretrain.name}, "
         f"{spec.head.name}, {len(record.data.labelled)} labelled, seed {spec.seed}",
         ["metric", "value", "95 % interval", "unit"],
         [(name, *metric_text(metric), metric.unit) for name, metric in record.metrics.items()],

@@ -1,6 +1,5 @@
 """`ray`: one actor per GPU or CPU slot, here or on a cluster. What dies loses only the stage it was doing."""
 
-import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import Field
 
 from mae_bench.errors import UsageError
+from mae_bench.processes import no_collector
 from mae_bench.values import Options
 
 if TYPE_CHECKING:
@@ -185,12 +185,10 @@ class _Place:
         # processes of this one; here torch may be imported already, where the driver's Ray was started by others.
         os.environ["OMP_NUM_THREADS"] = str(threads)
         # Nothing of what is imported is garbage, and looking for some takes a fifth of the time of the imports.
-        gc.disable()
-        import torch
+        with no_collector():
+            import torch
 
-        from mae_bench.grid.work import Worker
-
-        gc.enable()
+            from mae_bench.grid.work import Worker
         torch.set_num_threads(threads)
         self.worker = Worker()
 

@@ -1,8 +1,6 @@
 """Builds everything that people read from a folder of records: CSV, Markdown and a static site."""
 
-import contextlib
 import csv
-import gc
 import io
 import shutil
 import tempfile
@@ -20,6 +18,7 @@ from mae_bench.leaderboard.ranking import Row, ranked
 from mae_bench.leaderboard.site import Site
 from mae_bench.leaderboard.submission import LIMITS, Submission
 from mae_bench.leaderboard.table import Table, hours_of, make_table, rank_text, sites_text, unit_of
+from mae_bench.processes import no_collector
 from mae_bench.store import write_json
 
 MARK = "leaderboard.json"  # written last: a folder that has it is a site, and may be replaced by a newer one
@@ -39,20 +38,9 @@ def build(root: Path, out: Path) -> Built:
     Raises:
         InputError: a record breaks a rule (each is named; nothing is written), or `out` holds something else.
     """
-    with _no_collector():
+    # What is read stays to the end: looking for garbage in it again and again takes a sixth of the time.
+    with no_collector():
         return _build(root, out)
-
-
-@contextlib.contextmanager
-def _no_collector() -> Iterator[None]:
-    """What is read stays to the end: looking for garbage in it again and again takes a sixth of the time."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _build(root: Path, out: Path) -> Built:

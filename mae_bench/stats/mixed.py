@@ -218,7 +218,7 @@ def components(table: Numbers) -> Components:
     return Components(max((of_seeds - rest) / cases, 0.0), max((of_cases - rest) / seeds, 0.0), rest)
 
 
-NODES = 32  # of each of three integrals: chances are right to a thousandth, of two seeds on two cases to two
+NODES = 32  # of each of three integrals
 
 
 def power(variances: Components, difference: float, seeds: int, cases: int) -> float:
@@ -232,16 +232,18 @@ def power(variances: Components, difference: float, seeds: int, cases: int) -> f
     error = np.sqrt((expected[0] + expected[1] - expected[2]) / (seeds * cases))
     if error == 0:
         return float(difference != 0)
-    places, weights = np.polynomial.legendre.leggauss(NODES)
+    # Over normal deviates, of which chi-squared is a smooth function.
+    places, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    weights /= weights.sum()
     freedoms = (seeds - 1, cases - 1, (seeds - 1) * (cases - 1))
     drawn = (
-        mean * scipy.special.chdtri(freedom, (1 - places) / 2) / freedom
+        mean * scipy.special.chdtri(freedom, scipy.special.ndtr(-places)) / freedom
         for mean, freedom in zip(expected, freedoms, strict=True)
     )
     reach = np.sqrt(_squared_reach(MeanSquares(*np.meshgrid(*drawn, indexing="ij")), shape, 1 - LEVEL)) / error
     shift = abs(difference) / error
     chance = scipy.special.ndtr(shift - reach) + scipy.special.ndtr(-shift - reach)
-    return min(float(np.einsum("ijk,i,j,k->", chance, weights, weights, weights) / 8), 1.0)
+    return min(float(np.einsum("ijk,i,j,k->", chance, weights, weights, weights)), 1.0)
 
 
 class Needed(NamedTuple):

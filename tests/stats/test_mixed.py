@@ -144,7 +144,7 @@ def test_power_of_one_group_is_statsmodels() -> None:
     from statsmodels.stats.power import TTestPower
 
     expected = TTestPower().power(effect_size=0.8 / 2.0, nobs=8, alpha=0.05)
-    assert power(Components(4.0, 0.0, 0.0), 0.8, 8, 50) == pytest.approx(expected, abs=1e-3)
+    assert power(Components(4.0, 0.0, 0.0), 0.8, 8, 50) == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_is_needed_is_the_least_that_suffices() -> None:
